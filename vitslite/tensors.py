@@ -1,0 +1,116 @@
+"""The containers that travel between the parts, and the masks. Everything else builds on these.
+
+The axis legend, used in every signature of the project:
+
+    B  utterances            S  audio samples, S = T * hop_length
+    L  text tokens           D  latent channels
+    T  spectrogram frames    H  hidden channels
+    F  linear bins           M  mel bins
+
+Names: `log_x` is the natural logarithm of x, `_hat` is predicted, `_text` is per token, `_lengths` are integers,
+`_mask` is boolean, counts are `n_*`. Standard deviations travel as `log_std`, never as a log-variance.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+class Gaussian(NamedTuple):
+    """A diagonal Gaussian N(mean, exp(log_std)^2), elementwise. Densities are in nats per element."""
+
+    mean: Float[Tensor, "*shape"]
+    log_std: Float[Tensor, "*shape"]
+
+    def log_prob(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """log N(x; mean, std) = -log_std - 1/2 log 2 pi - 1/2 ((x - mean) / std)^2."""
+        return -self.log_std - 0.5 * LOG_2PI - 0.5 * ((x - self.mean) * torch.exp(-self.log_std)) ** 2
+
+    def neg_entropy(self) -> Float[Tensor, "*shape"]:
+        """E[log N(x)] = -log_std - 1/2 - 1/2 log 2 pi, the exact expectation of `log_prob` under itself."""
+        return -self.log_std - 0.5 - 0.5 * LOG_2PI
+
+    def sample(self, noise: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """mean + std * noise: the reparameterised sample for a standard normal `noise`."""
+        return self.mean + torch.exp(self.log_std) * noise
+
+    def float(self) -> "Gaussian":
+        """The same distribution in fp32, for the islands where half precision is not enough."""
+        return Gaussian(self.mean.float(), self.log_std.float())
+
+
+class Latents(NamedTuple):
+    """All that a KL estimator may look at (objectives/kl.py)."""
+
+    q: Gaussian  # B D T  posterior q(z | spectrogram)
+    p: Gaussian  # B D T  prior N(f(z); ...) of the text, expanded to frames by the alignment
+    z: Float[Tensor, "B D T"]  # the sample z ~ q
+    z_p: Float[Tensor, "B D T"]  # f(z), where the prior is Gaussian
+    log_det: Float[Tensor, "B D T"]  # log |df/dz|, spread over elements; only its sum over D has a meaning
+    mask: Bool[Tensor, "B 1 T"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Utterances of one step, padded to a common length.
+
+    The loader fills the fields down to `frame_lengths`, with 16-bit audio. `audio.Features` then makes `audio` float
+    and adds `spec` and `mel`, on the device.
+    """
+
+    step: int  # the training step this batch belongs to; schedules inside the model read it
+    ids: list[str]  # utterance names, for messages
+    keys: Int[Tensor, "B"]  # random keys, one per (seed, step, utterance): see randomness.py
+    tokens: Int[Tensor, "B L"]
+    token_lengths: Int[Tensor, "B"]
+    audio: Int[Tensor, "B 1 S"] | Float[Tensor, "B 1 S"]
+    frame_lengths: Int[Tensor, "B"]
+    spec: Float[Tensor, "B F T"] | None = None
+    mel: Float[Tensor, "B M T"] | None = None
+
+    def to(self, device: torch.device) -> "Batch":
+        """Copy every tensor to `device`, without waiting where the memory is pinned."""
+        tensors = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        moved = {k: v.to(device, non_blocking=True) for k, v in tensors.items() if isinstance(v, Tensor)}
+        return dataclasses.replace(self, **moved)
+
+    @property
+    def token_mask(self) -> Bool[Tensor, "B 1 L"]:
+        return sequence_mask(self.token_lengths, self.tokens.shape[1])
+
+    @property
+    def frame_mask(self) -> Bool[Tensor, "B 1 T"]:
+        return sequence_mask(self.frame_lengths, self.spec.shape[2])
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What `VITS.forward` returns: the inputs of every loss term, unreduced."""
+
+    latents: Latents
+    p_text: Gaussian  # B D L  prior per token, before the expansion
+    durations: Int[Tensor, "B L"]  # frames per token, found by monotonic alignment search
+    duration_loss: Float[Tensor, "B L"]  # per token: nats (stochastic) or squared log ratio (deterministic)
+    audio_hat: Float[Tensor, "B 1 S"]  # reconstruction from the posterior sample
+    audio: Float[Tensor, "B 1 S"]  # the recording at the same place
+    audio_frames: Int[Tensor, "B"]  # valid frames in `audio` and `audio_hat`
+
+
+def sequence_mask(lengths: Int[Tensor, "B"], max_length: int) -> Bool[Tensor, "B 1 N"]:
+    """True where position < length."""
+    return torch.arange(max_length, device=lengths.device)[None, None, :] < lengths[:, None, None]
+
+
+def slice_segments(
+    x: Float[Tensor, "B C N"] | Int[Tensor, "B C N"], starts: Int[Tensor, "B"], length: int
+) -> Float[Tensor, "B C length"] | Int[Tensor, "B C length"]:
+    """x[b, :, starts[b] : starts[b] + length] for every b, in one gather."""
+    index = starts[:, None, None] + torch.arange(length, device=x.device)[None, None, :]
+    return x.gather(2, index.expand(-1, x.shape[1], -1))
