@@ -1,0 +1,175 @@
+"""Monotonic alignment search (MAS): which token does each frame belong to?
+
+The prior has one Gaussian per token, the posterior sample one vector per frame. The alignment is the monotonic path
+without gaps that makes the frames most likely under the tokens (Kim et al. 2020, "Glow-TTS", Algorithm 1 and
+equation 7; VITS, Kim et al. 2021, equations 5 and 6):
+
+    A* = argmax_A  sum_t log N(z_p[:, t]; mean[:, A(t)], std[:, A(t)]^2),
+    A(0) = 0,  A(T - 1) = L - 1,  A(t + 1) - A(t) in {0, 1}
+
+It travels as `durations` [B, L], frames per token, never as a dense path: the path is mostly zeros, and writing it
+costs more than the search. No gradient passes through the search.
+
+Two things follow from the definition and are checked here, since other implementations read past their arrays or
+return a silent path instead: an utterance needs at least as many frames as tokens, and a score that is not finite has
+no best path.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from vitslite.tensors import LOG_2PI, Gaussian
+
+
+@dataclass
+class AlignmentSettings:
+    """An aid of our own for a fast start, off by default; VITS has none. See `diagonal_penalty`."""
+
+    diagonal_steps: int = 0  # training steps over which the penalty fades; 0 = never any
+    diagonal_weight: float = 8.0  # nats per latent channel at the far corner, in the first step
+
+
+def search(
+    z_p: Float[Tensor, "B D T"],
+    p_text: Gaussian,
+    token_lengths: Int[Tensor, "B"],
+    frame_lengths: Int[Tensor, "B"],
+    ids: list[str],
+    settings: AlignmentSettings,
+    step: int,
+) -> Int[Tensor, "B L"]:
+    """Durations of the best alignment of frames `z_p` with the prior `p_text` [B, D, L]. Without gradient.
+
+    `step` is the training step, which only the fading diagonal penalty reads.
+    Raises ValueError as `monotonic_alignment` does.
+    """
+    with torch.no_grad():
+        log_lik = log_likelihood(z_p, p_text)
+        if step < settings.diagonal_steps:
+            weight = (1 - step / settings.diagonal_steps) * z_p.shape[1] * settings.diagonal_weight
+            log_lik -= weight * diagonal_distance(token_lengths, frame_lengths, *log_lik.shape[1:])
+        return monotonic_alignment(log_lik, token_lengths, frame_lengths, ids)
+
+
+def log_likelihood(z_p: Float[Tensor, "B D T"], p_text: Gaussian) -> Float[Tensor, "B L T"]:
+    """log N(z_p[:, t]; mean[:, l], std[:, l]^2), summed over channels, for every token l and frame t; in nats.
+
+    With the square expanded it is one matrix product over 2 D channels, r = 1 / std^2:
+
+        [z^2; z]^T [-r/2; m r] + sum_d (-log_std - 1/2 log 2 pi - m^2 r / 2)
+
+    In fp32 even where the surroundings run in half precision: exp(-2 log_std) overflows fp16 below log_std = -5.5, and
+    the expanded square cancels. The result is a transposed view of [B, T, L], the order in which the search reads it.
+    """
+    z = z_p.float()
+    mean, log_std = p_text.float()
+    with torch.autocast(z.device.type, enabled=False), _full_precision_products():
+        precision = torch.exp(-2 * log_std)
+        weighted_mean = mean * precision
+        per_token = (-log_std - 0.5 * LOG_2PI - 0.5 * mean * weighted_mean).sum(1, keepdim=True)
+        frames = torch.cat([z * z, z], 1).transpose(1, 2)
+        tokens = torch.cat([-0.5 * precision, weighted_mean], 1)
+        return torch.baddbmm(per_token, frames, tokens).transpose(1, 2)
+
+
+def diagonal_distance(
+    token_lengths: Int[Tensor, "B"], frame_lengths: Int[Tensor, "B"], n_tokens: int, n_frames: int
+) -> Float[Tensor, "B L T"]:
+    """((t + 1/2) / T_b - (l + 1/2) / L_b)^2: how far a cell lies from the straight line of constant tempo.
+
+    Subtracting a multiple of it from the score keeps the first alignments, which are made by an untrained prior, near
+    that line. In our sketches it bought some tens of steps at the start; it fades to nothing, so it has no say later.
+    """
+    device = token_lengths.device
+    t = (torch.arange(n_frames, device=device) + 0.5) / frame_lengths[:, None]
+    i = (torch.arange(n_tokens, device=device) + 0.5) / token_lengths[:, None]
+    return ((t[:, :, None] - i[:, None, :]) ** 2).transpose(1, 2)
+
+
+def monotonic_alignment(
+    log_lik: Float[Tensor, "B L T"],
+    token_lengths: Int[Tensor, "B"],
+    frame_lengths: Int[Tensor, "B"],
+    ids: list[str],
+) -> Int[Tensor, "B L"]:
+    """Frames per token on the path of greatest summed `log_lik`: int64, at least 1 per token, 0 on padding.
+
+    Equal scores stay in the token, so slack goes to the last one: zeros for 6 frames and 3 tokens give [1, 1, 4].
+    What lies beyond the lengths is never read. The search runs on the CPU (see `alignment_cpu`); a score on another
+    device is copied there, which waits for it, and the durations go back.
+
+    Raises ValueError naming the utterance: no tokens, fewer frames than tokens, or NaN or infinity in the score.
+    """
+    from vitslite.model import alignment_cpu  # here, so that reading or importing a model does not load the compiler
+
+    lengths = torch.stack([token_lengths, frame_lengths]).cpu()
+    _check_lengths(*lengths.tolist(), ids)
+    assert lengths[0].max() <= log_lik.shape[1] and lengths[1].max() <= log_lik.shape[2], "lengths exceed the score"
+    score = log_lik.detach().transpose(1, 2).to("cpu", torch.float32).contiguous()
+    durations, finite = alignment_cpu.durations(
+        score.numpy(), *lengths.to(torch.int64).numpy(), n_threads=torch.get_num_threads()
+    )
+    if not finite.all():
+        bad = [name for name, ok in zip(ids, finite, strict=True) if not ok]
+        raise ValueError(
+            f"utterance {_several(bad)}: the alignment score holds NaN or infinity, so the text encoder, posterior or "
+            "flow has diverged; go back to the last checkpoint with a lower learning rate or gradient norm limit"
+        )
+    return torch.from_numpy(durations).to(log_lik.device)
+
+
+def frame_to_token(durations: Int[Tensor, "B L"], n_frames: int) -> Int[Tensor, "B T"]:
+    """The token of each frame. Frames past the end get token L - 1; mask what you make of them."""
+    ends = durations.cumsum(1)
+    frames = torch.arange(n_frames, device=durations.device).expand(len(durations), -1).contiguous()
+    return torch.searchsorted(ends, frames, right=True).clamp(max=durations.shape[1] - 1)
+
+
+def expand(x: Float[Tensor, "B D L"], durations: Int[Tensor, "B L"], n_frames: int) -> Float[Tensor, "B D T"]:
+    """Repeat each token's vector for its number of frames: the product of x with the dense path, without the path.
+
+    As an embedding look-up, because its gradient is summed in the same order in every run, also on a GPU; that of
+    `gather` is not.
+    """
+    n_items, n_tokens = durations.shape
+    rows = frame_to_token(durations, n_frames) + n_tokens * torch.arange(n_items, device=x.device)[:, None]
+    return F.embedding(rows, x.transpose(1, 2).flatten(0, 1)).transpose(1, 2)
+
+
+def dense(durations: Int[Tensor, "B L"], n_frames: int) -> Bool[Tensor, "B L T"]:
+    """The path as a matrix, True where frame t belongs to token l: for plots and tests only."""
+    ends = durations.cumsum(1)[:, :, None]
+    frames = torch.arange(n_frames, device=durations.device)
+    return (frames >= ends - durations[:, :, None]) & (frames < ends)
+
+
+def _check_lengths(token_lengths: list[int], frame_lengths: list[int], ids: list[str]) -> None:
+    for name, n_tokens, n_frames in zip(ids, token_lengths, frame_lengths, strict=True):
+        if n_tokens < 1:
+            raise ValueError(f"utterance {name}: no tokens to align with {n_frames} frames; give it a text or drop it")
+        if n_frames < n_tokens:
+            raise ValueError(
+                f"utterance {name}: {n_tokens} tokens need at least {n_tokens} frames, it has {n_frames}; "
+                "drop it or set text.blanks=false"
+            )
+
+
+def _several(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} (and {len(names) - 1} more)"
+
+
+@contextlib.contextmanager
+def _full_precision_products() -> Iterator[None]:
+    """Matrix products in true fp32, also where the trainer allows TF32: its 10 bits lose nats to the cancellation."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
