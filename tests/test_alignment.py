@@ -99,6 +99,16 @@ def test_float64_reference(n_tokens, n_frames):
         assert align(score).tolist() == reference(score.astype(np.float32)).tolist()
 
 
+@pytest.mark.parametrize("n_tokens, n_frames", [(20, 40), (31, 33), (9, 80)])
+def test_paths_along_the_edges_of_the_band(n_tokens, n_frames):
+    for token in (0, n_tokens // 2, n_tokens - 1):
+        truth = np.ones(n_tokens, np.int64)
+        truth[token] += n_frames - n_tokens
+        score = np.zeros((n_tokens, n_frames))
+        score[np.repeat(np.arange(n_tokens), truth), np.arange(n_frames)] = 1.0
+        assert align(score).tolist() == truth.tolist()
+
+
 def test_threads_and_layouts_agree():
     """More than SERIAL_CELLS cells, so several threads; and a score that is not a view of [B, T, L]."""
     generator = torch.Generator().manual_seed(0)
