@@ -1,0 +1,103 @@
+"""The architecture: imports point strictly down, and each third-party library has its owners."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "vitslite"
+
+LAYERS = [  # lowest first; a module may import from its own entry and from those above it in this list
+    ["tensors", "randomness", "distributed"],
+    ["audio", "text"],
+    ["datasets", "model"],
+    ["discriminators"],
+    ["objectives"],
+    ["diagnostics", "figures", "tracking", "checkpoint", "ema", "optimization", "progress"],
+    ["validation"],
+    ["trainer"],
+    ["build"],
+    ["synthesis", "command_line"],
+]
+ALLOWED_BESIDE = {"model": {"tensors", "randomness"}}  # a model can be read and used without data, hydra or wandb
+OWNERS = {
+    "hydra": {"build", "command_line"},
+    "omegaconf": {"build", "command_line"},
+    "wandb": {"tracking"},
+    "matplotlib": {"figures"},
+    "numba": {"model"},
+    "soundfile": {"audio"},
+    "librosa": {"audio"},
+    "torchaudio": {"audio"},
+    "espeakng_loader": {"text"},
+    "tqdm": {"progress", "datasets"},
+}
+FORBIDDEN = {"transformers"}  # for tests only
+
+
+def part(path: Path) -> str:
+    """vitslite/model/flows.py -> model, vitslite/audio.py -> audio."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(tree: ast.AST):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            if node.module == "vitslite":
+                yield from (f"vitslite.{name.name}" for name in node.names)
+            else:
+                yield node.module
+
+
+def violations(name: str, source: str) -> list[str]:
+    level = {part: i for i, parts in enumerate(LAYERS) for part in parts}
+    found = []
+    for module in imports(ast.parse(source)):
+        top, *rest = module.split(".")
+        if top == "vitslite":
+            other = rest[0]
+            if other == name:
+                continue
+            if level[other] >= level[name] and not (level[other] == level[name] == 0):
+                found.append(f"{name} imports {module}, which is not below it")
+            elif name in ALLOWED_BESIDE and other not in ALLOWED_BESIDE[name]:
+                found.append(f"{name} may import only {ALLOWED_BESIDE[name]}, not {module}")
+        elif top in FORBIDDEN or (top in OWNERS and name not in OWNERS[top]):
+            found.append(f"{name} imports {module}, which belongs to {OWNERS.get(top, 'the tests')}")
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_down(path):
+    if path == PACKAGE / "__init__.py":
+        assert path.read_text() == ""
+        return
+    assert violations(part(path), path.read_text()) == []
+
+
+def test_every_part_has_a_layer():
+    assert {part(p) for p in PACKAGE.rglob("*.py")} - {"__init__"} == {name for parts in LAYERS for name in parts}
+
+
+def test_init_files_are_empty():
+    assert all(path.read_text() == "" for path in PACKAGE.rglob("__init__.py"))
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("model", "from vitslite.objectives import kl"),
+        ("model", "from vitslite import audio"),
+        ("tensors", "import vitslite.audio"),
+        ("trainer", "from vitslite import build"),
+        ("trainer", "import wandb"),
+        ("objectives", "def f():\n    import hydra"),
+        ("checkpoint", "from transformers import VitsModel"),
+    ],
+)
+def test_a_planted_import_is_caught(name, source):
+    assert violations(name, source)

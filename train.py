@@ -1,0 +1,50 @@
+"""Train a VAE text-to-speech model and watch its losses.
+
+    python train.py                                                     the demo: makes its corpus, trains, speaks
+    python train.py model=small objective.kl=monte_carlo trainer.steps=500
+    python train.py data=ljspeech data.root=/path/to/LJSpeech-1.1 trainer=gpu
+    python train.py -m objective.kl=half_analytic,monte_carlo seed=0,1  four runs, one after the other
+    torchrun --nproc_per_node=2 train.py ...                            two processes, same losses
+
+Everything a run leaves is in runs/<name>; the name comes from the overrides (or name=...). The same command again goes
+on where the run stopped. --cfg job shows all settings; VITSLITE_TRACE=1 shows the stack behind an error line.
+"""
+
+import sys
+
+import hydra
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from vitslite import build, command_line, distributed
+from vitslite.trainer import Trainer
+
+
+build.register_schema()
+
+
+@hydra.main(version_base="1.3", config_path="configs", config_name="train")
+@command_line.one_line_errors
+def main(cfg: DictConfig) -> None:
+    overrides = list(HydraConfig.get().overrides.task)
+    with distributed.session(cfg.trainer.device) as device:
+        config = build.parse(cfg, overrides)
+        torch.set_num_threads(config.threads or torch.get_num_threads())
+        command_line.announce(config, device)
+        corpus = build.corpus(config)  # recordings, and text -> token ids
+        data = build.data(config, corpus)  # step -> Batch
+        model = build.model(config, corpus.frontend.n_symbols)  # Batch -> Outputs
+        discriminator = build.discriminator(config)  # audio -> judgements, or None
+        objective = build.objective(config)  # Outputs -> named losses
+        checkpoints = build.checkpoints(config, corpus.frontend)
+        with build.tracker(config, overrides) as tracker:
+            trainer = Trainer(
+                config.trainer, model, discriminator, objective, data, tracker, checkpoints, device
+            )
+            finished = trainer.fit()
+        command_line.conclude(config, tracker, trainer, finished)
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.run(main))

@@ -1,0 +1,200 @@
+"""From configuration to objects. The one place of the library that knows Hydra and OmegaConf.
+
+`parse` turns a composed configuration into typed settings and refuses what Hydra alone lets through: unknown keys added
+with `+`, missing values, combinations that cannot work. The other functions make one part each.
+"""
+
+import difflib
+import hashlib
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from vitslite import checkpoint, distributed, randomness
+from vitslite.audio import AudioSettings, Features
+from vitslite.checkpoint import Checkpoints
+from vitslite.datasets.data import Data
+from vitslite.datasets.ljspeech import Corpus, DataSettings, load_corpus
+from vitslite.datasets.loader import Loader, fixed_batches
+from vitslite.discriminators import Discriminator, DiscriminatorSettings, build_discriminator
+from vitslite.model.vits import VITS, ModelSettings
+from vitslite.objectives.objective import Objective, ObjectiveSettings
+from vitslite.text.frontend import Frontend, TextSettings
+from vitslite.tracking import Tracker, TrackingSettings
+from vitslite.trainer import TrainerSettings
+
+N_SAMPLES = 3  # validation sentences that one sees and hears
+
+
+@dataclass
+class Config:
+    """The schema of the whole configuration; each group's settings stand beside the class they configure."""
+
+    seed: int = 0
+    name: str | None = None  # of the run; default: made from the overrides
+    run_dir: str | None = None  # default: runs/<name>
+    threads: int | None = None  # CPU threads; default: all cores. Part of what makes a resume bit-exact
+    text: TextSettings = field(default_factory=TextSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    audio: AudioSettings = field(default_factory=AudioSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
+    discriminator: DiscriminatorSettings = field(default_factory=DiscriminatorSettings)
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    tracking: TrackingSettings = field(default_factory=TrackingSettings)
+
+
+def register_schema() -> None:
+    """Make the schema known to Hydra, which then checks names and types of overrides and of the files in configs/."""
+    ConfigStore.instance().store(name="schema", node=Config)
+
+
+def parse(cfg: DictConfig | dict[str, Any], overrides: list[str]) -> Config:
+    """The typed configuration. ValueError, in one line, for whatever is wrong with it."""
+    schema = OmegaConf.structured(Config)
+    plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
+    try:
+        merged = OmegaConf.merge(schema, plain)
+        missing = OmegaConf.missing_keys(merged)
+        if missing:
+            raise ValueError(f"set these: {', '.join(f'{key}=...' for key in sorted(missing))}")
+        config = OmegaConf.to_object(merged)
+    except ConfigKeyError as error:
+        raise ValueError(unknown_key(str(error.full_key))) from error
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+    config.name = config.name or run_name(overrides)
+    config.run_dir = config.run_dir or f"runs/{config.name}"
+    check(config)
+    return config
+
+
+def check(config: Config) -> None:
+    """Combinations of settings that cannot work, each with what to type instead."""
+    model, audio = config.model, config.audio
+    if config.objective.kl == "closed_form" and model.flow.kind != "none":
+        raise ValueError(
+            f"objective.kl=closed_form is true only without a flow: add model/flow=none (it is {model.flow.kind}), "
+            "or use half_analytic or monte_carlo"
+        )
+    judged = config.discriminator.segment_frames
+    if config.discriminator.kind != "none" and model.segment_frames is not None and model.segment_frames < judged:
+        raise ValueError(
+            f"discriminator.segment_frames={judged} is more than the model decodes: "
+            f"set it to model.segment_frames={model.segment_frames} or less"
+        )
+    if config.data.batch_size % (config.trainer.accumulate * distributed.world_size()):
+        raise ValueError(
+            f"data.batch_size={config.data.batch_size} does not divide into trainer.accumulate="
+            f"{config.trainer.accumulate} micro-batches on {distributed.world_size()} ranks: make it a multiple of "
+            f"{config.trainer.accumulate * distributed.world_size()}"
+        )
+    if config.threads is not None and config.threads < 1:
+        raise ValueError(f"threads={config.threads}: give at least 1, or null for all cores")
+    if not 0 < audio.hop_length <= audio.n_fft:
+        raise ValueError(f"audio.hop_length={audio.hop_length} must be between 1 and audio.n_fft={audio.n_fft}")
+
+
+def known_keys() -> list[str]:
+    """Every key of the configuration, as one types it."""
+    return list(checkpoint.flatten(OmegaConf.to_container(OmegaConf.structured(Config))))
+
+
+def unknown_key(key: str) -> str:
+    """A line about a key that does not exist, with the nearest that does."""
+    near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.6)
+    return f"unknown setting {key}{f', did you mean {near[0]}?' if near else ''} (python train.py --cfg job lists all)"
+
+
+def run_name(overrides: list[str]) -> str:
+    """A name for the run from what was typed: the same command finds its run again, another gets another.
+
+    Settings that may change within a run (checkpoint.FREE_SETTINGS) and its own name do not count.
+    """
+    parts = [o.lstrip("+~") for o in overrides]
+    parts = [p for p in parts if not checkpoint.is_free(p.split("=")[0]) and not p.startswith(("name=", "hydra"))]
+    experiment = next((p.removeprefix("experiment=") for p in parts if p.startswith("experiment=")), "demo")
+    others = sorted(p for p in parts if not p.startswith("experiment="))
+    slug = re.sub(r"[^A-Za-z0-9._=,-]+", "_", "-".join([experiment, *others]))
+    if len(slug) > 100:
+        slug = f"{slug[:90]}-{hashlib.sha1(slug.encode()).hexdigest()[:8]}"
+    return slug
+
+
+def group_name(config: Config) -> str:
+    """The run's name without its seed: runs that differ in the seed alone are one group in W&B."""
+    return re.sub(r"-?seed=\d+", "", config.name)
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Plain dictionaries, lists, strings and numbers: what is stored in checkpoints and sent to W&B."""
+    return asdict(config)
+
+
+def corpus(config: Config) -> Corpus:
+    """The recordings, their tokens and the frontend. Rank 0 first, so that only one process fills the caches."""
+    min_frames = config.model.segment_frames or 1
+    if config.discriminator.kind != "none":
+        min_frames = max(min_frames, config.discriminator.segment_frames)
+    if not distributed.is_main():
+        distributed.barrier()
+    loaded = load_corpus(config.data, config.text, config.audio, min_frames)
+    if distributed.is_main():
+        distributed.barrier()
+    return loaded
+
+
+def data(config: Config, corpus: Corpus) -> Data:
+    """Training batches by step, and the fixed ones for validation."""
+    rank, world = distributed.rank(), distributed.world_size()
+    fixed = fixed_batches(corpus.validation, config.data.batch_size, config.audio, config.seed)
+    return Data(
+        corpus=corpus,
+        audio=config.audio,
+        features=Features(config.audio),
+        loader=Loader(corpus.train, config.data, config.audio, config.seed, rank, world),
+        validation=fixed,
+        samples=fixed_batches(corpus.validation[:N_SAMPLES], N_SAMPLES, config.audio, config.seed)[0],
+    )
+
+
+def model(config: Config, n_symbols: int) -> VITS:
+    """The model, its initial weights a function of the seed."""
+    audio = config.audio
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(randomness.key(config.seed, "model"))
+        return VITS(config.model, n_symbols, audio.n_fft, audio.n_mels, audio.hop_length)
+
+
+def discriminator(config: Config) -> Discriminator | None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(randomness.key(config.seed, "discriminator"))
+        return build_discriminator(config.discriminator)
+
+
+def objective(config: Config) -> Objective:
+    return Objective(config.objective, config.audio, config.model.segment_frames)
+
+
+def checkpoints(config: Config, frontend: Frontend) -> Checkpoints:
+    environment = {"torch": torch.__version__, "threads": torch.get_num_threads(), "ranks": distributed.world_size()}
+    header = {"config": to_dict(config), "frontend": frontend.state(), "environment": environment}
+    return Checkpoints(Path(config.run_dir), header)
+
+
+def tracker(config: Config, overrides: list[str]) -> Tracker:
+    """The run directory's own log and W&B; writes the resolved configuration beside them."""
+    run_dir = Path(config.run_dir)
+    tags = [o for o in overrides if not o.startswith(("name=", "run_dir=", "tracking", "hydra")) and len(o) <= 64]
+    if distributed.is_main():
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
+    return Tracker(
+        config.tracking, run_dir, config.name, group_name(config), tags, to_dict(config), distributed.is_main()
+    )

@@ -1,0 +1,88 @@
+"""Data parallel training under torchrun: who am I, and sums over ranks. Without torchrun everything is a no-op.
+
+Gradients are summed by one explicit all-reduce after the backward passes of a step, rather than by wrapping the modules:
+the loss terms are already divided by global counts, accumulation and the discriminator's second pass need no special
+case, and a module without a gradient on some rank cannot hang the others.
+"""
+
+import contextlib
+import datetime
+import os
+from collections.abc import Iterable, Iterator
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor, nn
+
+TIMEOUT = datetime.timedelta(minutes=10)  # the first step of a slow rank must fit; the library's default is 30
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    return rank() == 0
+
+
+@contextlib.contextmanager
+def session(device: str = "auto") -> Iterator[torch.device]:
+    """Join the process group torchrun announces, if any, and leave it at the end. Gives this process's device.
+
+    `device` is auto (a GPU if there is one), cpu or cuda.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"trainer.device={device}: choose auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("trainer.device=cuda, but torch sees no GPU here: use trainer.device=cpu")
+    on_gpu = torch.cuda.is_available() and device != "cpu"
+    chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        torch.cuda.set_device(chosen)
+    launched = "TORCHELASTIC_RUN_ID" in os.environ
+    if launched:
+        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=TIMEOUT)
+    try:
+        yield chosen
+    finally:
+        if launched:
+            dist.destroy_process_group()
+
+
+def barrier() -> None:
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def all_sum(values: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
+    """The sum over ranks, on every rank."""
+    if dist.is_initialized():
+        values = values.clone()
+        dist.all_reduce(values)
+    return values
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace every gradient by its sum over ranks, in one all-reduce over a flat buffer. Missing ones count as 0."""
+    if not dist.is_initialized():
+        return
+    parameters = [p for p in parameters if p.requires_grad]
+    for p in parameters:
+        if p.grad is None:
+            p.grad = torch.zeros_like(p)
+    flat = torch.cat([p.grad.flatten() for p in parameters])
+    dist.all_reduce(flat)
+    for p, grad in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        p.grad.copy_(grad.view_as(p))
+
+
+def copy_from_main(module: nn.Module) -> None:
+    """Give every rank the main rank's weights and buffers."""
+    if dist.is_initialized():
+        for tensor in module.state_dict().values():
+            dist.broadcast(tensor, src=0)

@@ -1,0 +1,50 @@
+"""Least-squares adversarial losses and feature matching (VITS, section 2.3; Mao et al. 2017; Larsen et al. 2016).
+
+A discriminator returns a list of `Judgement`s, one per sub-discriminator. Each loss is a sum over those of a mean over
+their outputs, given per utterance, [B], so that it can be averaged over a batch spread over ranks and micro-batches.
+"""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from vitslite import randomness
+from vitslite.discriminators import Judgement
+from vitslite.tensors import Batch, Outputs, slice_segments
+
+
+def discriminator_loss(real: list[Judgement], fake: list[Judgement]) -> Float[Tensor, "B"]:
+    """sum_k mean (1 - D_k(y))^2 + mean D_k(y_hat)^2."""
+    return sum(_mean((1 - r.score) ** 2) + _mean(f.score**2) for r, f in zip(real, fake, strict=True))
+
+
+def generator_loss(fake: list[Judgement]) -> Float[Tensor, "B"]:
+    """sum_k mean (1 - D_k(y_hat))^2."""
+    return sum(_mean((1 - f.score) ** 2) for f in fake)
+
+
+def feature_matching(real: list[Judgement], fake: list[Judgement]) -> Float[Tensor, "B"]:
+    """2 sum_k sum_l mean |h_kl(y) - h_kl(y_hat)| over the layers l; no gradient to the real side."""
+    return 2 * sum(
+        _mean((h_real.detach().float() - h_fake.float()).abs())
+        for r, f in zip(real, fake, strict=True)
+        for h_real, h_fake in zip(r.features, f.features, strict=True)
+    )
+
+
+def excerpts(
+    outputs: Outputs, batch: Batch, segment_frames: int, hop_length: int
+) -> tuple[Float[Tensor, "B 1 N"], Float[Tensor, "B 1 N"]]:
+    """The same random stretch of the recording and of the reconstruction: what the discriminators judge.
+
+    Whole when the model already decodes no more than that.
+    """
+    n_samples = segment_frames * hop_length
+    if outputs.audio.shape[2] <= n_samples:
+        return outputs.audio, outputs.audio_hat
+    free = outputs.audio_frames - segment_frames + 1
+    starts = (randomness.uniform(batch.keys, "excerpt") * free).long() * hop_length
+    return slice_segments(outputs.audio, starts, n_samples), slice_segments(outputs.audio_hat, starts, n_samples)
+
+
+def _mean(x: Tensor) -> Float[Tensor, "B"]:
+    return x.float().flatten(1).mean(1)

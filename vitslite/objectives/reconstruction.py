@@ -1,0 +1,50 @@
+"""The reconstruction loss: L1 distance of log-mel spectrograms (VITS, equation 2)."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from vitslite.audio import AudioSettings, LogMel
+from vitslite.tensors import sequence_mask
+
+
+class MelReconstruction(nn.Module):
+    """mean |log mel(audio_hat) - log mel(audio)| over valid frames and bins, averaged over resolutions; natural log.
+
+    Up to a constant it is the negative log-likelihood of a Laplace distribution per mel bin. The first resolution is
+    that of `audio`; `extra_resolutions` adds rows of (n_fft, hop_length, n_mels). VITS has the first one alone. Both
+    spectrograms are made the same way from the same stretch of audio (VITS cuts the recording's from the whole
+    utterance, so its outermost frames differ by the padding).
+    """
+
+    def __init__(self, audio: AudioSettings, extra_resolutions: list[list[int]]):
+        super().__init__()
+        self.hop_length = audio.hop_length
+        resolutions = [[audio.n_fft, audio.hop_length, audio.n_mels], *extra_resolutions]
+        if any(len(row) != 3 or min(row) < 1 for row in resolutions):
+            raise ValueError(f"objective.extra_resolutions takes rows of [n_fft,hop_length,n_mels], got {resolutions[1:]}")
+        self.mels = nn.ModuleList(
+            LogMel(audio.sample_rate, n_fft, hop, n_fft, n_mels, audio.f_min, audio.f_max)
+            for n_fft, hop, n_mels in resolutions
+        )
+
+    def counts(self, audio_frames: Int[Tensor, "B"]) -> list[Float[Tensor, ""]]:
+        """Valid spectrogram elements of this batch, for each resolution: what `forward` divides by."""
+        return [(audio_frames * self.hop_length // m.hop_length).sum().float() * m.n_mels for m in self.mels]
+
+    def forward(
+        self,
+        audio_hat: Float[Tensor, "B 1 S"],
+        audio: Float[Tensor, "B 1 S"],
+        audio_frames: Int[Tensor, "B"],
+        counts: list[Float[Tensor, ""]],
+    ) -> Float[Tensor, ""]:
+        samples = audio_frames * self.hop_length
+        loss = audio.new_zeros(())
+        for mel, count in zip(self.mels, counts, strict=True):
+            with torch.no_grad():
+                target = mel(audio, samples)
+            distance = (mel(audio_hat, samples) - target).abs()
+            mask = sequence_mask(samples // mel.hop_length, distance.shape[2])
+            loss = loss + (distance * mask).sum() / count
+        return loss / len(self.mels)

@@ -1,0 +1,81 @@
+"""The optimiser, the learning rate as a function of the step, gradient clipping."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+SCHEDULES = ("constant", "cosine", "exponential")
+
+
+@dataclass
+class OptimizerSettings:
+    """AdamW with VITS' values, except that VITS has neither warm-up nor clipping."""
+
+    learning_rate: float = 2e-4
+    discriminator_learning_rate: float = 2e-4
+    beta1: float = 0.8
+    beta2: float = 0.99
+    eps: float = 1e-9
+    weight_decay: float = 0.01
+    warmup_steps: int = 0  # linear from 0
+    schedule: str = "cosine"  # constant; cosine: hold, then fall; exponential: VITS' (0.999875 per epoch)
+    hold_fraction: float = 0.4  # cosine: share of the steps at the full rate
+    final_fraction: float = 0.05  # cosine: what is left of the rate at the last step
+    half_life_steps: int = 270_000  # exponential: LJSpeech at batch 256 has 49 steps an epoch
+    max_grad_norm: float = 0.0  # 0: the norm is measured, never changed
+
+    def check(self) -> None:
+        """ValueError for a value that cannot train, naming the key."""
+        ranges = {
+            "learning_rate": self.learning_rate > 0,
+            "discriminator_learning_rate": self.discriminator_learning_rate > 0,
+            "beta1": 0 <= self.beta1 < 1,
+            "beta2": 0 <= self.beta2 < 1,
+            "eps": self.eps > 0,
+            "weight_decay": self.weight_decay >= 0,
+            "warmup_steps": self.warmup_steps >= 0,
+            "hold_fraction": 0 <= self.hold_fraction <= 1,
+            "final_fraction": 0 <= self.final_fraction <= 1,
+            "half_life_steps": self.half_life_steps > 0,
+            "max_grad_norm": self.max_grad_norm >= 0,
+        }
+        for name, valid in ranges.items():
+            if not valid or not math.isfinite(getattr(self, name)):
+                raise ValueError(f"trainer.optimizer.{name}={getattr(self, name)} is out of range")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"trainer.optimizer.schedule={self.schedule}: choose one of {', '.join(SCHEDULES)}")
+
+
+def adamw(module: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
+    """One fused AdamW over the module. Its learning rate is set before every step."""
+    betas = (settings.beta1, settings.beta2)
+    return torch.optim.AdamW(
+        module.parameters(), lr=0.0, betas=betas, eps=settings.eps, weight_decay=settings.weight_decay, fused=True
+    )
+
+
+def rate_factor(settings: OptimizerSettings, step: int, n_steps: int) -> float:
+    """What the learning rate is multiplied by in step `step` (from 0) of `n_steps`: a closed form, nothing to save."""
+    warmup = min(1.0, (step + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
+    if settings.schedule == "exponential":
+        return warmup * 0.5 ** (step / settings.half_life_steps)
+    if settings.schedule == "constant":
+        return warmup
+    held = settings.hold_fraction * n_steps
+    progress = min(1.0, max(0.0, (step - held) / max(1.0, n_steps - held)))
+    return warmup * (settings.final_fraction + (1 - settings.final_fraction) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def clip(module: nn.Module, max_norm: float) -> Float[Tensor, ""]:
+    """Scale the gradients to a norm of at most `max_norm` (0: leave them). Gives the norm before."""
+    return nn.utils.clip_grad_norm_(module.parameters(), max_norm if max_norm > 0 else math.inf)
+
+
+def update(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """One optimiser step at learning rate `rate`."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()

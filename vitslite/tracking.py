@@ -1,0 +1,152 @@
+"""Where the numbers, pictures and sounds of a run go: `metrics.jsonl` always, Weights & Biases as its mirror.
+
+The one owner of wandb. It never asks, never waits for long and never stops a run: with a key and a network it is
+online, otherwise it writes an offline run into the run directory and says how to sync it.
+"""
+
+import json
+import os
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import wandb
+from wandb.errors import Error as WandbError
+
+
+@dataclass
+class TrackingSettings:
+    wandb: str = "auto"  # auto (online with a key, else offline), online, offline, disabled
+    project: str = "vitslite"
+    entity: str | None = None
+    group: str | None = None  # default: the run's name without the seed, so that seeds fold together
+    tags: list[str] = field(default_factory=list)
+    init_timeout: int = 20  # seconds to wait for the server before going offline
+
+
+class Tracker:
+    """Logs to `run_dir/metrics.jsonl` and to W&B. On ranks other than the main one, `enabled=False` makes it silent."""
+
+    def __init__(
+        self,
+        settings: TrackingSettings,
+        run_dir: Path,
+        name: str,
+        group: str,
+        tags: list[str],
+        config: dict[str, Any],
+        enabled: bool = True,
+    ):
+        self.enabled = enabled
+        self.run_dir = run_dir
+        self.metrics_path = run_dir / "metrics.jsonl"
+        self._run = None
+        if enabled:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            self._run = _start_wandb(settings, run_dir, name, settings.group or group, tags, config)
+        self.place = _place(self._run)
+
+    def rewind(self, step: int) -> None:
+        """Forget rows after `step`: a resumed run writes them again."""
+        if not self.enabled or not self.metrics_path.exists():
+            return
+        lines = self.metrics_path.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        temporary = self.metrics_path.with_suffix(f".tmp.{os.getpid()}")
+        temporary.write_text("".join(kept))
+        os.replace(temporary, self.metrics_path)
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        if not self.enabled:
+            return
+        with open(self.metrics_path, "a") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
+        if self._run is not None:
+            self._run.log({"step": step, **metrics})
+
+    def media(self, step: int, files: dict[str, Path]) -> None:
+        """Show pictures (.png) and sounds (.wav) that lie in the run directory already, by W&B key."""
+        if self._run is None or not files:
+            return
+        kinds = {".png": wandb.Image, ".wav": wandb.Audio}
+        self._run.log({"step": step} | {k: kinds[p.suffix](str(p), caption=p.stem) for k, p in files.items()})
+
+    def rows(self) -> list[dict[str, float]]:
+        """Everything logged so far."""
+        if not self.metrics_path.exists():
+            return []
+        return [json.loads(line) for line in self.metrics_path.read_text().splitlines()]
+
+    def __enter__(self) -> "Tracker":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the W&B run, failed or not: the next job of a sweep must not log into it."""
+        if self._run is not None:
+            self._run.finish(exit_code=int(error is not None))
+            self._run = None
+
+
+def _place(run: Any) -> str:
+    """Where a W&B run is, as a line for the user."""
+    if run is None:
+        return "W&B: off (tracking=wandb turns it on)"
+    if run.settings.mode == "offline":
+        return f"W&B: offline run, `wandb sync {Path(run.dir).parent}` uploads it"
+    return f"W&B: {run.url}"
+
+
+def _start_wandb(
+    settings: TrackingSettings, run_dir: Path, name: str, group: str, tags: list[str], config: dict[str, Any]
+):
+    modes = ("auto", "online", "offline", "disabled")
+    if settings.wandb not in modes:
+        raise ValueError(f"tracking.wandb={settings.wandb}: choose one of {', '.join(modes)}")
+    if settings.wandb == "disabled":
+        return None
+    mode = settings.wandb
+    if mode == "auto":
+        mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+    if mode == "online" and not _has_key():
+        print("W&B: no API key (`wandb login` stores one); this run is logged offline", flush=True)
+        mode = "offline"
+    arguments = {
+        "project": settings.project,
+        "entity": settings.entity,
+        "group": group,
+        "name": name,
+        "tags": [*settings.tags, *tags],
+        "config": config,
+        "dir": str(run_dir),
+        "id": _run_id(run_dir),
+        "resume": "allow",
+        "reinit": "finish_previous",  # jobs of one sweep share a process
+        "settings": wandb.Settings(
+            console="off", silent=True, init_timeout=settings.init_timeout, x_disable_stats=mode == "offline"
+        ),
+    }
+    try:
+        run = wandb.init(mode=mode, **arguments)
+    except WandbError as error:
+        print(f"W&B: cannot reach the server ({str(error).splitlines()[0]}); this run is logged offline", flush=True)
+        (run_dir / "wandb_id").unlink()  # the failed attempt holds on to its id for as long as this process lives
+        run = wandb.init(mode="offline", **{**arguments, "id": _run_id(run_dir)})
+    run.define_metric("step")
+    run.define_metric("*", step_metric="step")  # W&B's own counter would drop the steps a resumed run repeats
+    return run
+
+
+def _has_key() -> bool:
+    return wandb.login(prompt=False, verify=False)
+
+
+def _run_id(run_dir: Path) -> str:
+    """The W&B id of the run in `run_dir`: made once, so that a resumed run goes on in the same place."""
+    path = run_dir / "wandb_id"
+    if not path.exists():
+        path.write_text(secrets.token_hex(4))
+    return path.read_text().strip()

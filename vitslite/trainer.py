@@ -1,0 +1,324 @@
+"""The training loop: one step at a time, on a CPU, a GPU, or many under torchrun.
+
+Parts are handed in (build.py makes them); nothing is built here. Batch k, its noise and its segments are functions of
+(seed, k), the learning rate of k, so a checkpoint holds no random state and "the same command again" goes on bit for bit.
+"""
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitslite import diagnostics, distributed, figures
+from vitslite.checkpoint import Checkpoints
+from vitslite.datasets.data import Data
+from vitslite.discriminators import Discriminator
+from vitslite.ema import EMA
+from vitslite.objectives import adversarial
+from vitslite.objectives.objective import Counts, Losses, Objective
+from vitslite.optimization import OptimizerSettings, adamw, clip, rate_factor, update
+from vitslite.progress import Progress
+from vitslite.tensors import Batch, Outputs
+from vitslite.tracking import Tracker
+from vitslite.validation import Validator
+
+CURVES = ["loss/kl", "loss/mel", "loss/duration", "alignment/mean_ms", "grad_norm", "learning_rate"]
+
+
+@dataclass
+class TrainerSettings:
+    device: str = "auto"  # auto, cpu, cuda
+    precision: str = "fp32"  # fp32, bf16 (the KL, the alignment score and the spectrograms stay fp32)
+    steps: int = 1000
+    stop_after_step: int | None = None  # stop early, as an interruption would; the same command without it goes on
+    accumulate: int = 1  # micro-batches per step, each data.batch_size / accumulate utterances
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    ema_decay: float = 0.0  # 0: off
+    log_every_steps: int = 10
+    validate_every_steps: int = 200
+    sample_every_steps: int = 500
+    checkpoint_every_steps: int = 200
+    best_metric: str = "val/loss/mel"  # the lowest value makes checkpoints/best.pt
+
+    def check(self) -> None:
+        """ValueError for a value that cannot train, naming the key."""
+        if self.precision not in ("fp32", "bf16"):
+            raise ValueError(f"trainer.precision={self.precision}: choose fp32 or bf16")
+        for name in ("steps", "accumulate", "checkpoint_every_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"trainer.{name}={getattr(self, name)}: must be at least 1")
+        self.optimizer.check()
+
+
+class Trainer:
+    """Owns the optimisers, the step counter and the loop. `fit()` trains to `settings.steps` or until interrupted."""
+
+    def __init__(
+        self,
+        settings: TrainerSettings,
+        model: nn.Module,
+        discriminator: Discriminator | None,
+        objective: Objective,
+        data: Data,
+        tracker: Tracker,
+        checkpoints: Checkpoints,
+        device: torch.device,
+    ):
+        settings.check()
+        self.settings = settings
+        self.model = model.to(device)
+        self.discriminator = discriminator.to(device) if discriminator else None
+        self.objective = objective.to(device)
+        self.data = data
+        self.data.features.to(device)
+        self.tracker = tracker
+        self.checkpoints = checkpoints
+        self.device = device
+        self.ema = EMA(self.model, settings.ema_decay) if settings.ema_decay > 0 else None
+        self.optimizer = adamw(self.model, settings.optimizer)
+        self.optimizer_d = adamw(self.discriminator, settings.optimizer) if discriminator else None
+        self.validator = Validator(data, self.objective, device, tracker.run_dir)
+        self.completed_steps = 0
+        self.best = math.inf
+        self.stop_requested = False  # by a signal to this process
+        self.interrupted = False  # agreed on by all ranks
+
+    def fit(self) -> bool:
+        """Train. True when all steps are done, False when interrupted (saved, and the same command goes on)."""
+        self.resume()
+        last = min(self.settings.steps, self.settings.stop_after_step or self.settings.steps)
+        if self.completed_steps >= last:
+            return self.completed_steps >= self.settings.steps
+        batches = self.data.loader.batches(self.completed_steps, self.settings.accumulate)
+        with self._interruptible(), Progress(self.completed_steps, self.settings.steps) as progress:
+            while self.completed_steps < last and not self.interrupted:
+                # One training step.
+                metrics = self.step(next(batches))
+                self.completed_steps += 1
+                done = self.completed_steps
+
+                # Once in a while: report, validate, look and listen, save.
+                progress.advance(done, metrics)
+                if self._is_time(self.settings.log_every_steps) or done == 1:
+                    self.tracker.log(done, self.describe(metrics))
+                validated = self._is_time(self.settings.validate_every_steps) or done == self.settings.steps
+                is_best = self.validate() if validated else False
+                if self._is_time(self.settings.sample_every_steps) or done == self.settings.steps:
+                    self.sample()
+                if self._is_time(self.settings.checkpoint_every_steps) or done == last or self.interrupted:
+                    self.save(is_best)
+                elif is_best:
+                    self.save(is_best)
+        del batches  # ends the loader's workers
+        return self.completed_steps >= self.settings.steps
+
+    # ---------------------------------------------------------------- one step
+
+    def step(self, micro_batches: list[Batch]) -> dict[str, Tensor]:
+        """Update discriminator (if any) and model once. Gives the unweighted loss terms and the gradient norm."""
+        started = time.perf_counter()
+        self.model.train()
+        factor = rate_factor(self.settings.optimizer, self.completed_steps, self.settings.steps)
+        batches = [self.data.features(batch.to(self.device)) for batch in micro_batches]
+
+        # Denominators over the whole global batch: all ranks, all micro-batches. Ranks also agree on stopping here.
+        counts = self._global_counts(batches)
+
+        # The discriminator first, on what the model makes now.
+        judged = self.discriminator is not None and self.completed_steps >= self.discriminator.settings.start_step
+        generated: list[Outputs | None] = [None] * len(batches)
+        if judged:
+            generated = self._update_discriminator(batches, counts, factor)
+
+        # Then the model. Every rank's and micro-batch's loss is a share of one mean, so gradients add up.
+        self.optimizer.zero_grad(set_to_none=True)
+        terms: dict[str, Tensor] = {}
+        for batch, outputs in zip(batches, generated, strict=True):
+            losses = self._losses(batch, outputs, counts, judged)
+            losses.total.backward()
+            for name, value in losses.terms.items():
+                terms[name] = terms.get(name, 0.0) + value.detach()
+        distributed.sum_gradients(self.model.parameters())
+        norm = clip(self.model, self.settings.optimizer.max_grad_norm)
+        self._require_finite(norm, terms, micro_batches)
+        update(self.optimizer, self.settings.optimizer.learning_rate * factor)
+        if self.ema is not None:
+            self.ema.update(self.model, self.completed_steps + 1)
+        seconds_of_audio = counts.frames * self.data.audio.hop_length / self.data.audio.sample_rate
+        self._last = {"seconds": time.perf_counter() - started, "audio": seconds_of_audio, "factor": factor}
+        return terms | {"grad_norm": norm}
+
+    def _losses(self, batch: Batch, outputs: Outputs | None, counts: Counts, judged: bool) -> Losses:
+        with self._autocast():
+            outputs = outputs or self.model(batch)
+            if not judged:
+                return self.objective(outputs, counts)
+            # Frozen: the model's pass through the discriminator must not leave gradients there.
+            self.discriminator.requires_grad_(False)
+            real, fake = self._excerpts(outputs, batch)
+            with torch.no_grad():
+                real_judgements = self.discriminator(real)
+            losses = self.objective(outputs, counts, real_judgements, self.discriminator(fake))
+            self.discriminator.requires_grad_(True)
+            return losses
+
+    def _update_discriminator(self, batches: list[Batch], counts: Counts, factor: float) -> list[Outputs | None]:
+        """One discriminator update. The model's outputs are kept for its own update when there is one micro-batch.
+
+        With several they are made again, which keyed noise makes the same, so that memory holds one at a time.
+        """
+        keep = len(batches) == 1
+        outputs = None
+        self.optimizer_d.zero_grad(set_to_none=True)
+        for batch in batches:
+            with self._autocast():
+                with torch.set_grad_enabled(keep):
+                    outputs = self.model(batch)
+                real, fake = self._excerpts(outputs, batch)
+                judgements = self.discriminator(real), self.discriminator(fake.detach())
+            loss = adversarial.discriminator_loss(*judgements).sum() / counts.utterances
+            loss.backward()
+        distributed.sum_gradients(self.discriminator.parameters())
+        norm = clip(self.discriminator, self.settings.optimizer.max_grad_norm)
+        self._require_finite(norm, {"discriminator": loss.detach()}, batches)
+        update(self.optimizer_d, self.settings.optimizer.discriminator_learning_rate * factor)
+        return [outputs] if keep else [None] * len(batches)
+
+    def _excerpts(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
+        return adversarial.excerpts(
+            outputs, batch, self.discriminator.settings.segment_frames, self.data.audio.hop_length
+        )
+
+    def _global_counts(self, batches: list[Batch]) -> Counts:
+        local = sum(self.objective.counts(batch).flat() for batch in batches)
+        stop = torch.tensor([float(self.stop_requested)], device=self.device)
+        counts, stops = distributed.all_sum(torch.cat([local, stop])).split([len(local), 1])
+        self.interrupted = bool(stops > 0)
+        return Counts.from_flat(counts)
+
+    def _require_finite(self, norm: Tensor, terms: dict[str, Tensor], batches: list[Batch]) -> None:
+        """Stop before the optimiser step: a NaN that gets into the weights cannot be got out again."""
+        if torch.isfinite(norm):
+            return
+        bad = [name for name, value in terms.items() if not torch.isfinite(value)] or ["the gradient alone"]
+        raise FloatingPointError(
+            f"step {self.completed_steps + 1}: not finite: {', '.join(bad)}, in a batch of "
+            f"{', '.join(name for batch in batches for name in batch.ids[:4])}...; the weights are those of step "
+            f"{self.completed_steps}. Lower trainer.optimizer.learning_rate or set trainer.optimizer.max_grad_norm"
+        )
+
+    # ---------------------------------------------------------------- once in a while
+
+    def describe(self, metrics: dict[str, Tensor]) -> dict[str, float]:
+        """The metrics of the last step as they are logged: every term over all ranks, rates, speed."""
+        names = [name for name in metrics if name != "grad_norm"]
+        values = distributed.all_sum(torch.stack([metrics[name] for name in names]))
+        row = {f"loss/{name}": value for name, value in zip(names, values.tolist(), strict=True)}
+        weights = asdict(self.objective.weights)
+        return row | {
+            "loss/total": sum(weights[name] * row[f"loss/{name}"] for name in names),
+            "grad_norm": float(metrics["grad_norm"]),
+            **diagnostics.gradient_norms(self.model),
+            "learning_rate": self.settings.optimizer.learning_rate * self._last["factor"],
+            "speed/steps_per_second": 1 / self._last["seconds"],
+            "speed/audio_seconds_per_second": float(self._last["audio"]) / self._last["seconds"],
+        }
+
+    def validate(self) -> bool:
+        """Log the validation losses; whether `best_metric` is the lowest so far."""
+        is_best = False
+        if distributed.is_main():
+            with self._judged_model() as model:
+                metrics = self.validator.losses(model)
+            if self.settings.best_metric not in metrics:
+                raise ValueError(
+                    f"trainer.best_metric={self.settings.best_metric} is not measured; choose one of {', '.join(metrics)}"
+                )
+            self.tracker.log(self.completed_steps, metrics)
+            is_best = metrics[self.settings.best_metric] < self.best
+            self.best = min(self.best, metrics[self.settings.best_metric])
+        distributed.barrier()
+        return is_best
+
+    def sample(self) -> None:
+        """Leave wavs, alignments, spectrograms and curves in the run directory and in W&B."""
+        if distributed.is_main():
+            with self._judged_model() as model:
+                files = self.validator.samples(model, self.completed_steps)
+            path = self.tracker.run_dir / "curves.png"
+            files["curves"] = figures.curves(path, self.tracker.rows(), CURVES, self.tracker.run_dir.name)
+            self.tracker.media(self.completed_steps, files)
+        distributed.barrier()
+
+    def save(self, is_best: bool) -> None:
+        if distributed.is_main():
+            self.checkpoints.save(self.state(), is_best)
+        distributed.barrier()
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a resumed run needs beside its settings."""
+        return {
+            "step": self.completed_steps,
+            "best": self.best,
+            "model": self.model.state_dict(),
+            "ema": self.ema.model.state_dict() if self.ema else None,
+            "optimizer": self.optimizer.state_dict(),
+            "discriminator": self.discriminator.state_dict() if self.discriminator else None,
+            "optimizer_d": self.optimizer_d.state_dict() if self.optimizer_d else None,
+        }
+
+    def resume(self) -> None:
+        """Go on from the run's last checkpoint, if there is one."""
+        state = self.checkpoints.take_last()
+        if state is None:
+            distributed.copy_from_main(self.model)
+            if self.discriminator is not None:
+                distributed.copy_from_main(self.discriminator)
+            return
+        self.completed_steps, self.best = state["step"], state["best"]
+        parts = {"model": self.model, "optimizer": self.optimizer, "discriminator": self.discriminator}
+        parts |= {"optimizer_d": self.optimizer_d, "ema": self.ema and self.ema.model}
+        for name, part in parts.items():
+            if part is not None:
+                part.load_state_dict(state[name])
+        self.tracker.rewind(self.completed_steps)
+        if distributed.is_main():
+            print(f"going on from step {self.completed_steps} ({self.checkpoints.last})", flush=True)
+
+    # ---------------------------------------------------------------- small things
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
+
+    @contextlib.contextmanager
+    def _judged_model(self) -> Iterator[nn.Module]:
+        model = self.ema.model if self.ema else self.model
+        model.eval()
+        with self._autocast():
+            yield model
+        self.model.train()
+
+    def _is_time(self, every_steps: int) -> bool:
+        return every_steps > 0 and self.completed_steps % every_steps == 0
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """SIGINT and SIGTERM ask for a stop after the next step; a second SIGINT stops at once."""
+
+        def ask(number: int, frame: object) -> None:
+            if self.stop_requested and number == signal.SIGINT:
+                raise KeyboardInterrupt
+            self.stop_requested = True
+
+        previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
