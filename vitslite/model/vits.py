@@ -1,0 +1,192 @@
+"""VITS: the parts put together. Batch -> Outputs in training, tokens -> audio in synthesis.
+
+    audio --spectrogram--> posterior q --sample--> z --decoder--> audio_hat
+                                                   z --flow--> z_p
+    tokens --text encoder--> p_text --durations, by alignment of z_p with p_text--> p
+
+Nothing here reduces or weighs a loss: `Outputs` holds unreduced terms and the distributions, objectives/ does the rest.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from vitslite import randomness
+from vitslite.model import alignment
+from vitslite.model.alignment import AlignmentSettings
+from vitslite.model.decoders import DecoderSettings, build_decoder
+from vitslite.model.durations import DurationSettings, build_durations
+from vitslite.model.flows import Flow, FlowSettings
+from vitslite.model.posterior_encoder import PosteriorEncoder, PosteriorEncoderSettings
+from vitslite.model.text_encoder import TextEncoder, TextEncoderSettings
+from vitslite.tensors import Batch, Gaussian, Latents, Outputs, sequence_mask, slice_segments
+
+MAX_TOKEN_FRAMES = 1000  # what synthesis gives to one token at most: 11.6 s at hop 256 and 22.05 kHz
+
+
+@dataclass
+class ModelSettings:
+    n_latent: int = 192  # channels of z
+    segment_frames: int | None = 32  # frames decoded per utterance in training; null: the whole utterance
+    text_encoder: TextEncoderSettings = field(default_factory=TextEncoderSettings)
+    posterior: PosteriorEncoderSettings = field(default_factory=PosteriorEncoderSettings)
+    flow: FlowSettings = field(default_factory=FlowSettings)
+    alignment: AlignmentSettings = field(default_factory=AlignmentSettings)
+    duration: DurationSettings = field(default_factory=DurationSettings)
+    decoder: DecoderSettings = field(default_factory=DecoderSettings)
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """What `VITS.infer` returns. Everything is zero beyond the end of each utterance."""
+
+    audio: Float[Tensor, "B 1 S"]
+    audio_lengths: Int[Tensor, "B"]  # samples
+    durations: Int[Tensor, "B L"]  # frames per token
+    z: Float[Tensor, "B D T"]
+
+
+class VITS(nn.Module):
+    """Conditional VAE with a flow prior (Kim et al. 2021, "VITS"), single speaker.
+
+    `forward(batch)` -> Outputs, the inputs of every loss term. `infer(tokens, ...)` -> Synthesis.
+    `reconstruct(batch)` -> audio decoded from the posterior. An utterance gives the same numbers (up to rounding) in
+    any batch. Dropout is on under `train()`; the noise of q, of the durations and of the segments is keyed by
+    `batch.keys` in both modes.
+    """
+
+    def __init__(self, settings: ModelSettings, n_symbols: int, n_fft: int, n_mels: int, hop_length: int):
+        super().__init__()
+        s = settings
+        if s.segment_frames is not None and s.segment_frames < 1:
+            raise ValueError(f"model.segment_frames={s.segment_frames}: give at least 1, or null for whole utterances")
+        self.settings = s
+        self.hop_length = hop_length
+        n_bins = n_mels if s.posterior.input == "mel" else n_fft // 2 + 1
+        self.text_encoder = TextEncoder(s.text_encoder, n_symbols, s.n_latent)
+        self.posterior_encoder = PosteriorEncoder(s.posterior, n_bins, s.n_latent)
+        self.flow = Flow(s.flow, s.n_latent)
+        self.duration_predictor = build_durations(s.duration, s.text_encoder.hidden)
+        self.decoder = build_decoder(s.decoder, s.n_latent, hop_length)
+
+    def forward(self, batch: Batch) -> Outputs:
+        """Encode both sides, align them, and decode. No step waits for the device, except a search done on the CPU."""
+        token_mask = batch.token_mask
+        dropout_keys = batch.keys if self.training else None
+        h, p_text = self.text_encoder(batch.tokens, token_mask, dropout_keys)
+        q, z, frame_mask = self._posterior(batch)
+        z_p, log_det = self.flow(z, frame_mask)
+
+        durations = self._align(z_p, p_text, batch)
+        p = self._expand(p_text, durations, frame_mask)
+        latents = Latents(q=q, p=p, z=z, z_p=z_p, log_det=log_det, mask=frame_mask)
+
+        # Detached: durations shall follow the encoder, not bend it (VITS, section 2.2.2).
+        duration_loss = self.duration_predictor(h.detach(), token_mask, durations, dropout_keys)
+
+        audio, z, audio_frames = self._segments(batch, z)
+        audio_hat = self.decoder(z, frame_mask if self.settings.segment_frames is None else None)  # None: all valid
+        return Outputs(latents, p_text, durations, duration_loss, audio_hat, audio, audio_frames)
+
+    @torch.no_grad()
+    def reconstruct(self, batch: Batch) -> Float[Tensor, "B 1 S"]:
+        """Copy synthesis: the whole utterances, decoded from the posterior sample that `forward` draws, too."""
+        _, z, frame_mask = self._posterior(batch)
+        return self.decoder(z, frame_mask)
+
+    @torch.no_grad()
+    def infer(
+        self,
+        tokens: Int[Tensor, "B L"],
+        token_lengths: Int[Tensor, "B"],
+        keys: Int[Tensor, "B"],
+        noise_scale: float = 0.667,
+        duration_noise_scale: float = 0.8,
+        speed: float = 1.0,
+        durations: Int[Tensor, "B L"] | None = None,
+    ) -> Synthesis:
+        """Speak: z_p = mean + noise_scale * std * noise from the prior, z = f^-1(z_p), audio = decoder(z).
+
+        Durations, where not given, are ceil(exp(log_duration) / speed) frames, as in VITS (so on average half a frame
+        longer than predicted), at least 1 and at most MAX_TOKEN_FRAMES per token. `speed` does not change given ones.
+        Same keys, same audio, in any batch. Raises ValueError for a `speed` that is not positive and where the
+        predictor returns NaN. Waits for the device, to learn how long the output is.
+        """
+        if not 0 < speed < math.inf:
+            raise ValueError(f"speed={speed}: give a positive number; 1.0 is the speed of the training data")
+        token_mask = sequence_mask(token_lengths, tokens.shape[1])
+        h, p_text = self.text_encoder(tokens, token_mask)
+        if durations is None:
+            log_durations = self.duration_predictor.predict(h, token_mask, keys, duration_noise_scale).float()
+            if torch.isnan(log_durations).any():
+                raise ValueError("the duration predictor returned NaN: the model's weights are damaged, or it diverged")
+            durations = torch.ceil(torch.exp(log_durations) / speed).clamp(1, MAX_TOKEN_FRAMES).long()
+        durations = durations * token_mask[:, 0]
+        frame_lengths = durations.sum(1)
+        n_frames = int(frame_lengths.max())
+        frame_mask = sequence_mask(frame_lengths, n_frames)
+
+        p = self._expand(p_text, durations, frame_mask)
+        noise = randomness.normal(keys, "prior", self.settings.n_latent, n_frames)
+        z = self.flow.inverse(p.sample(noise_scale * noise) * frame_mask, frame_mask)
+        return Synthesis(self.decoder(z, frame_mask), frame_lengths * self.hop_length, durations, z)
+
+    def _posterior(self, batch: Batch) -> tuple[Gaussian, Float[Tensor, "B D T"], Bool[Tensor, "B 1 T"]]:
+        """q, a sample z of it, zero on padding, and the frame mask."""
+        x = batch.mel if self.settings.posterior.input == "mel" else batch.spec
+        assert x is not None, "the batch has no features yet: see audio.Features"
+        frame_mask = sequence_mask(batch.frame_lengths, x.shape[2])
+        q = self.posterior_encoder(x, frame_mask)
+        noise = randomness.normal(batch.keys, "posterior", *q.mean.shape[1:])
+        return q, q.sample(noise) * frame_mask, frame_mask
+
+    def _align(self, z_p: Float[Tensor, "B D T"], p_text: Gaussian, batch: Batch) -> Int[Tensor, "B L"]:
+        """Frames per token, by monotonic alignment search. In fp32: half precision loses the path."""
+        with torch.no_grad(), torch.autocast(z_p.device.type, enabled=False):
+            return alignment.search(
+                z_p.float(),
+                p_text.float(),
+                batch.token_lengths,
+                batch.frame_lengths,
+                batch.ids,
+                self.settings.alignment,
+                batch.step,
+            )
+
+    def _expand(self, p_text: Gaussian, durations: Int[Tensor, "B L"], mask: Bool[Tensor, "B 1 T"]) -> Gaussian:
+        """The prior of each frame: that of the token it belongs to. Zeros on padding, as everywhere."""
+        mean, log_std = (alignment.expand(x, durations, mask.shape[2]) * mask for x in p_text)
+        return Gaussian(mean, log_std)
+
+    def _segments(
+        self, batch: Batch, z: Float[Tensor, "B D T"]
+    ) -> tuple[Float[Tensor, "B 1 S"], Float[Tensor, "B D N"], Int[Tensor, "B"]]:
+        """What is decoded: audio and z of a random segment of each utterance, or of all of it; and its valid frames."""
+        n = self.settings.segment_frames
+        if n is None:
+            audio_mask = sequence_mask(batch.frame_lengths * self.hop_length, batch.audio.shape[2])
+            return batch.audio * audio_mask, z, batch.frame_lengths
+        self._check_lengths(batch, n)
+        starts = segment_starts(batch.keys, batch.frame_lengths, n)
+        audio = slice_segments(batch.audio, starts * self.hop_length, n * self.hop_length)
+        return audio, slice_segments(z, starts, n), torch.full_like(batch.frame_lengths, n)
+
+    def _check_lengths(self, batch: Batch, n: int) -> None:
+        """The data layer leaves out what is shorter than a segment. A guard behind it, where it costs no waiting."""
+        if batch.frame_lengths.device.type != "cpu":
+            return
+        for name, length in zip(batch.ids, batch.frame_lengths.tolist(), strict=True):
+            if length < n:
+                raise ValueError(
+                    f"utterance {name} has {length} frames, fewer than model.segment_frames={n}: "
+                    f"type data.min_frames={n} to leave it out, or model.segment_frames=null to decode all of it"
+                )
+
+
+def segment_starts(keys: Int[Tensor, "B"], frame_lengths: Int[Tensor, "B"], n: int) -> Int[Tensor, "B"]:
+    """The first frame of a segment of n frames, uniform over all that fit."""
+    u = randomness.uniform(keys, "segment", 1)[:, 0]
+    return torch.floor(u * (frame_lengths - n + 1)).long()
