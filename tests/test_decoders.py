@@ -1,0 +1,198 @@
+"""Decoders against the published network, a known Fourier transform, and themselves in other batches."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from vitslite.model.decoders import (
+    DecoderSettings,
+    HiFiGAN,
+    HiFiGANSettings,
+    ISTFTSettings,
+    build_decoder,
+    overlap_add,
+)
+from vitslite.tensors import sequence_mask
+
+SMALL = {
+    "hifigan": HiFiGANSettings(
+        channels=16,
+        upsample_rates=[4, 2],
+        upsample_kernels=[8, 4],
+        resblock_kernels=[3, 5],
+        resblock_dilations=[[1, 3], [1, 2]],
+    ),
+    "light": HiFiGANSettings(
+        channels=16,
+        upsample_rates=[4, 2],
+        upsample_kernels=[8, 6],
+        resblock_kind="2",
+        resblock_kernels=[3, 7],
+        resblock_dilations=[[1, 2], [2, 6]],
+        weight_norm=False,
+    ),
+    "istft": ISTFTSettings(channels=12, n_layers=2, kernel=5),
+}
+
+
+def small_decoder(name):
+    """6 latent channels, 8 samples a frame; weights large enough that everything is heard."""
+    torch.manual_seed(0)
+    part = "istft" if name == "istft" else "hifigan"
+    decoder = build_decoder(DecoderSettings(kind=part, **{part: SMALL[name]}), n_latent=6, hop_length=8)
+    with torch.no_grad():
+        for p in decoder.parameters():
+            p.add_(0.2 * torch.randn_like(p))
+    return decoder
+
+
+def n_parameters(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_published_parameter_counts():
+    assert n_parameters(build_decoder(DecoderSettings(), 192, 256)) == 14_337_024
+    light = HiFiGANSettings(
+        channels=256,
+        upsample_rates=[8, 8, 4],
+        upsample_kernels=[16, 16, 8],
+        resblock_kind="2",
+        resblock_kernels=[3, 5, 7],
+        resblock_dilations=[[1, 2], [2, 6], [3, 12]],
+    )
+    assert n_parameters(HiFiGAN(light, 192, 256)) == 1_664_768  # Piper's "medium"
+
+
+def test_hifigan_equals_the_independent_implementation():
+    transformers = pytest.importorskip("transformers")
+    from transformers.models.vits.modeling_vits import VitsHifiGan
+
+    torch.manual_seed(0)
+    config = transformers.VitsConfig(flow_size=8, upsample_initial_channel=32)  # the other sizes are those of VITS
+    theirs = VitsHifiGan(config).eval()
+    for p in theirs.parameters():
+        nn.init.normal_(p, std=0.15)
+    ours = HiFiGAN(HiFiGANSettings(channels=32, weight_norm=False), 8, 256)
+    weights = {k.replace("upsampler.", "ups."): v for k, v in theirs.state_dict().items()}
+    ours.load_state_dict(weights)
+    z = torch.randn(2, 8, 11)
+    with torch.no_grad():
+        expected = theirs(z)
+        assert 0.02 < expected.std() < 0.7  # heard, and not saturated
+        torch.testing.assert_close(ours(z, None), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(ours(z, torch.ones(2, 1, 11, dtype=torch.bool)), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_ragged_batch_equals_single_runs_at_every_sample(name):
+    decoder = small_decoder(name)
+    lengths = torch.tensor([23, 9, 1, 16])
+    mask = sequence_mask(lengths, 23)
+    z = torch.randn(4, 6, 23)
+    with torch.no_grad():
+        together = decoder(z, mask)
+        assert together.shape == (4, 1, 23 * 8)
+        for b, n in enumerate(lengths.tolist()):
+            alone = decoder(z[b : b + 1, :, :n], mask[b : b + 1, :, :n])
+            torch.testing.assert_close(together[b : b + 1, :, : n * 8], alone, atol=1e-5, rtol=0)
+            assert torch.equal(alone, decoder(z[b : b + 1, :, :n], None))
+            assert not together[b, :, n * 8 :].any()
+        assert together.std() > 0.02
+        # Planted fault: without the mask, padding is heard well before the end.
+        unmasked = decoder(z * mask, None)[1, :, : 9 * 8]
+        assert (unmasked - together[1, :, : 9 * 8]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_weight_has_a_gradient_and_so_has_z(name):
+    decoder = small_decoder(name)
+    z = torch.randn(2, 6, 12, requires_grad=True)
+    decoder(z, sequence_mask(torch.tensor([12, 7]), 12)).square().sum().backward()
+    for label, p in decoder.named_parameters():
+        assert p.grad is not None and p.grad.abs().max() > 0, label
+    assert z.grad[0].abs().min() > 0 and z.grad[1, :, :7].abs().min() > 0
+    assert not z.grad[1, :, 7:].any()
+
+
+@pytest.mark.parametrize("kind", ["hifigan", "istft"])
+def test_first_output_is_quiet_and_fp32(kind):
+    torch.manual_seed(0)
+    settings = DecoderSettings(kind=kind, hifigan=HiFiGANSettings(channels=64), istft=ISTFTSettings())
+    decoder = build_decoder(settings, 32, 256)
+    z = torch.randn(1, 32, 20)
+    with torch.no_grad():
+        audio = decoder(z, None)
+        assert audio.shape == (1, 1, 20 * 256) and audio.abs().max() < 0.1
+        with torch.autocast("cpu", torch.bfloat16):
+            half = decoder(z, sequence_mask(torch.tensor([20]), 20))
+    assert half.dtype == torch.float32 and (half - audio).abs().max() < 0.05 * audio.abs().max()
+
+
+# ---------------------------------------------------------------------------------------------------- overlap-add
+
+
+def short_time_fourier(audio, hop):
+    """Frames centred on t * hop + hop / 2, as audio.LinearSpectrogram has them; zeros outside the audio."""
+    window = torch.hann_window(4 * hop)
+    padded = nn.functional.pad(audio, (3 * hop // 2, 3 * hop // 2))
+    spectrum = torch.stft(padded, 4 * hop, hop, window=window, center=False, return_complex=True)
+    return spectrum.transpose(1, 2), window
+
+
+@pytest.mark.parametrize("hop", [16, 80])
+def test_overlap_add_inverts_a_known_transform(hop):
+    t = torch.arange(20 * hop)
+    sine = torch.stack([torch.sin(2 * math.pi * 0.03 * t), 0.3 * torch.sin(2 * math.pi * 0.11 * t + 1)])
+    spectrum, window = short_time_fourier(sine, hop)
+    assert spectrum.shape == (2, 20, 2 * hop + 1)
+    audio = overlap_add(spectrum, window)
+    assert audio.shape == (2, 1, 20 * hop)
+    inside = slice(5 * hop // 2, -5 * hop // 2)  # where all four frames exist
+    torch.testing.assert_close(audio[:, 0, inside], sine[:, inside], atol=1e-5, rtol=0)
+    # Planted fault: a spectrum that is one frame late.
+    assert (overlap_add(spectrum.roll(1, 1), window)[:, 0, inside] - sine[:, inside]).abs().max() > 0.1
+
+
+def test_a_frame_reaches_one_and_a_half_frames_to_either_side():
+    hop, window = 16, torch.hann_window(64)
+    spectrum = torch.zeros(1, 12, 33, dtype=torch.complex64)
+    spectrum[0, 5] = 1.0 + 0.5j
+    heard = overlap_add(spectrum, window)[0, 0].nonzero()[:, 0]
+    assert 5 * hop - 24 <= heard.min() and heard.max() < 6 * hop + 24
+
+
+def test_a_full_scale_sine_is_within_the_magnitude_limit():
+    decoder = small_decoder("istft")
+    sine = torch.sin(2 * math.pi * 0.125 * torch.arange(800))[None]
+    spectrum, _ = short_time_fourier(sine, 8)
+    assert math.log(spectrum.abs().max()) == pytest.approx(math.log(8), abs=0.01)
+    assert math.log(2 * spectrum.abs().max()) <= decoder.max_log_magnitude + 0.01
+
+
+# ---------------------------------------------------------------------------------------------------- settings
+
+
+def hifigan(**changes):
+    return DecoderSettings(kind="hifigan", hifigan=HiFiGANSettings(channels=32, **changes))
+
+
+@pytest.mark.parametrize(
+    "settings, hop_length, message",
+    [
+        (DecoderSettings(kind="vocos"), 256, "model.decoder.kind=vocos is unknown: choose one of hifigan, istft"),
+        (hifigan(), 320, "model.decoder.hifigan.upsample_rates=.* make 256 samples .* audio.hop_length=320"),
+        (hifigan(upsample_kernels=[16, 16, 4]), 256, "upsample_kernels=.*one for each"),
+        (hifigan(upsample_kernels=[16, 16, 4, 3]), 256, "upsample_kernels=.*even number"),
+        (hifigan(resblock_dilations=[[1, 3]]), 256, "resblock_dilations has 1 lists"),
+        (hifigan(resblock_kind="3"), 256, "resblock_kind=3 is unknown"),
+        (hifigan(resblock_kernels=[3, 7, 10]), 256, "kernel size of 10"),
+        (DecoderSettings(kind="hifigan", hifigan=HiFiGANSettings(channels=24)), 256, "channels=24 cannot be halved 4"),
+        (DecoderSettings(kind="istft"), 275, "audio.hop_length=275 even"),
+        (DecoderSettings(kind="istft", istft=ISTFTSettings(kernel=4)), 256, "kernel size of 4"),
+    ],
+)
+def test_settings_that_cannot_work_say_so(settings, hop_length, message):
+    with pytest.raises(ValueError, match=message):
+        build_decoder(settings, 8, hop_length)
