@@ -1,0 +1,111 @@
+"""Step number -> Batch, with worker processes. Nothing here has a state that a checkpoint would need."""
+
+import itertools
+import signal
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from vitslite.audio import AudioSettings
+from vitslite.datasets.collate import ClipReader, collate, fixed_keys, training_keys
+from vitslite.datasets.ljspeech import DataSettings, Utterance
+from vitslite.datasets.sampler import Sampler
+from vitslite.tensors import Batch
+
+_GRACE_SECONDS = 20  # how long a worker outlives a SIGTERM sent to the process group, so that the trainer can save
+
+
+class Loader:
+    """Batches of one rank. The batch of a step depends on (seed, step, rank) only; `data.n_workers` changes nothing.
+
+    Clips stay in memory if `data.cache_audio` and `data.n_workers=0` (workers would each keep a copy of the corpus).
+    """
+
+    def __init__(
+        self,
+        utterances: list[Utterance],
+        data: DataSettings,
+        audio: AudioSettings,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        pin_memory: bool = False,
+    ):
+        if data.n_workers < 0:
+            raise ValueError(f"data.n_workers={data.n_workers}: must be 0 or more")
+        if data.pad_multiple < 1:
+            raise ValueError(f"data.pad_multiple={data.pad_multiple}: must be at least 1")
+        self.utterances, self.data, self.hop_length, self.seed = utterances, data, audio.hop_length, seed
+        self.sampler = Sampler([u.n_frames for u in utterances], data.batch_size, seed, rank, world_size)
+        self.steps_per_epoch = self.sampler.steps_per_epoch
+        self.pin_memory, self.pad_multiple = pin_memory, data.pad_multiple
+        self.clip = ClipReader(audio.sample_rate, audio.hop_length, cache=data.cache_audio and data.n_workers == 0)
+
+    def batches(self, first_step: int, accumulate: int = 1) -> Iterator[list[Batch]]:
+        """Steps first_step, first_step + 1, ... without end; each is a list of `accumulate` micro-batches.
+
+        Close the iterator (or let it go) to end the workers. ValueError: a clip has become unreadable.
+        """
+        loader = DataLoader(
+            _Steps(self, accumulate),
+            batch_size=None,
+            sampler=_CountFrom(first_step),
+            num_workers=self.data.n_workers,
+            worker_init_fn=_start_worker,
+            generator=torch.Generator(),  # its own, so that starting a loader takes nothing from the global one
+            pin_memory=self.pin_memory,
+        )
+        iterator = iter(loader)
+        try:
+            for parts in iterator:
+                if isinstance(parts, ValueError):
+                    raise parts
+                yield [Batch(**fields) for fields in parts]
+        finally:
+            del iterator  # ends the workers now
+
+    def make(self, step: int, part: int = 0, n_parts: int = 1) -> dict:
+        """The fields of this rank's Batch for one part of a step."""
+        chosen = [self.utterances[i] for i in self.sampler.batch(step, part, n_parts)]
+        clips = [self.clip(u) for u in chosen]
+        return collate(chosen, clips, training_keys(chosen, self.seed, step), step, self.hop_length, self.pad_multiple)
+
+
+def fixed_batches(utterances: list[Utterance], batch_size: int, audio: AudioSettings, seed: int) -> list[Batch]:
+    """All `utterances` once, in order of length, with step 0 and keys that never change: for validation."""
+    read = ClipReader(audio.sample_rate, audio.hop_length)
+    ordered = sorted(utterances, key=lambda u: (u.n_frames, u.id))
+    parts = [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
+    return [
+        Batch(**collate(part, [read(u) for u in part], fixed_keys(part, seed), 0, audio.hop_length)) for part in parts
+    ]
+
+
+class _CountFrom:
+    """first, first + 1, ... as often as it is iterated."""
+
+    def __init__(self, first: int):
+        self.first = first
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.count(self.first)
+
+
+class _Steps(Dataset):
+    """What a worker runs: step -> fields of its parts, or the error, so that the user sees one line and no trace."""
+
+    def __init__(self, loader: Loader, accumulate: int):
+        self.loader, self.accumulate = loader, accumulate
+
+    def __getitem__(self, step: int) -> list[dict] | ValueError:
+        try:
+            return [self.loader.make(step, part, self.accumulate) for part in range(self.accumulate)]
+        except ValueError as error:
+            return error
+
+
+def _start_worker(worker: int) -> None:
+    """Ctrl-C is for the trainer to answer. After a SIGTERM to the whole group, workers serve its last step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_SECONDS))

@@ -1,0 +1,140 @@
+"""espeak-ng, by ctypes: text -> phonemes, text -> speech with the onset of every phoneme. The one owner of the library.
+
+The library is one global state machine: calls are serialised here, and what it synthesises depends on what it
+synthesised before, so reproducible speech needs a fresh process (see datasets/demo.py). Phonemes have no such memory.
+This module imports no torch: the processes that make the demo corpus start quickly.
+"""
+
+import ctypes
+import functools
+import threading
+from pathlib import Path
+from typing import NamedTuple
+
+import espeakng_loader
+import numpy as np
+
+_SYNCHRONOUS = 2  # audio is handed to the callback, inside the call
+_OPTIONS = 0x8000 | 1 | 2  # do not exit() on errors | phoneme events | with IPA names
+_UTF8 = 1
+_IPA = 2
+_PHONEME_EVENT = 7
+_lock = threading.Lock()
+
+
+class Clause(NamedTuple):
+    phonemes: str  # IPA; "_" between phonemes, " " between words; "" for a clause without a word
+    text: str  # what was read; all but the last clause show the first letter of the next one
+
+
+class Speech(NamedTuple):
+    samples: np.ndarray  # int16 [S]
+    sample_rate: int
+    phones: list[tuple[str, int]]  # (IPA name, onset sample); pauses and glides have the name ""
+
+
+class _Id(ctypes.Union):
+    _fields_ = [("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8)]
+
+
+class _Event(ctypes.Structure):
+    _fields_ = [
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", _Id),
+    ]
+
+
+_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
+
+
+def version() -> str:
+    return _library().espeak_Info(None).decode()
+
+
+def clauses(text: str, voice: str) -> list[Clause]:
+    """The pronunciation of `text`, clause by clause. ValueError: unknown voice."""
+    encoded = text.encode()
+    buffer = ctypes.create_string_buffer(encoded)
+    start = ctypes.addressof(buffer)
+    position, found = ctypes.c_void_p(start), []
+    with _lock:
+        library = _set_voice(voice)
+        while position.value is not None:
+            begin = position.value - start
+            phonemes = library.espeak_TextToPhonemes(ctypes.byref(position), _UTF8, _IPA | ord("_") << 8).decode()
+            end = len(encoded) if position.value is None else position.value - start
+            found.append(Clause(phonemes, encoded[begin:end].decode(errors="ignore")))
+    return found
+
+
+def speak(text: str, voice: str, random_seed: int | None = None) -> Speech:
+    """Synthesise. `random_seed` restarts the library's random numbers. ValueError: unknown voice."""
+    pieces, phones = [], []
+
+    def receive(samples, n_samples, events):
+        if n_samples > 0 and samples:
+            pieces.append(np.ctypeslib.as_array(samples, (n_samples,)).copy())
+        i = 0
+        while events[i].type:
+            if events[i].type == _PHONEME_EVENT:
+                phones.append((_name(events[i]), events[i].sample))
+            i += 1
+        return 0
+
+    encoded, callback = text.encode(), _Callback(receive)
+    with _lock:
+        library = _set_voice(voice)
+        if random_seed is not None:
+            library.espeak_ng_SetRandSeed(random_seed)
+        library.espeak_SetSynthCallback(callback)
+        status = library.espeak_Synth(encoded, len(encoded) + 1, 0, 1, 0, _UTF8, None, None)
+    if status:
+        raise RuntimeError(f"espeak-ng failed with status {status} at {text!r}")
+    return Speech(np.concatenate(pieces) if pieces else np.zeros(0, np.int16), _sample_rate(), phones)
+
+
+def _name(event: _Event) -> str:
+    """The 8 bytes of the name, which end with a NUL only if there is room for one."""
+    raw = ctypes.string_at(ctypes.addressof(event) + _Event.id.offset, 8)
+    return raw.split(b"\0")[0].decode(errors="ignore")
+
+
+def _library() -> ctypes.CDLL:
+    return _start()[0]
+
+
+def _sample_rate() -> int:
+    return _start()[1]
+
+
+@functools.cache
+def _start() -> tuple[ctypes.CDLL, int]:
+    library = ctypes.CDLL(espeakng_loader.get_library_path())
+    c_int, c_char_p, c_void_p, c_uint = ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_uint
+    library.espeak_Initialize.argtypes = [c_int, c_int, c_char_p, c_int]
+    library.espeak_Info.argtypes, library.espeak_Info.restype = [c_void_p], c_char_p
+    library.espeak_Synth.argtypes = [c_char_p, ctypes.c_size_t, c_uint, c_int, c_uint, c_uint, c_void_p, c_void_p]
+    library.espeak_TextToPhonemes.argtypes = [ctypes.POINTER(c_void_p), c_int, c_int]
+    library.espeak_TextToPhonemes.restype = c_char_p
+    library.espeak_ng_SetRandSeed.argtypes = [ctypes.c_long]
+    sample_rate = library.espeak_Initialize(_SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), _OPTIONS)
+    if sample_rate <= 0:
+        raise RuntimeError(f"espeak-ng cannot start (status {sample_rate}); reinstall it: pip install espeakng-loader")
+    return library, sample_rate
+
+
+def _set_voice(voice: str) -> ctypes.CDLL:
+    library = _library()
+    variant = voice.partition("+")[2]
+    variants = Path(espeakng_loader.get_data_path(), "voices", "!v")
+    if variant and not (variants / variant).is_file():  # the library would take the plain voice in silence
+        raise ValueError(f"espeak-ng has no voice variant {variant!r} (in {voice!r}); try f1 to f5 or m1 to m8")
+    if library.espeak_SetVoiceByName(voice.encode()):
+        raise ValueError(f"espeak-ng has no voice {voice!r}; try en-us, en-gb, de, fr-fr ...")
+    return library

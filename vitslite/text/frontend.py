@@ -1,0 +1,137 @@
+"""Text -> token ids. A frontend is its settings and its vocabulary; both go into the checkpoint."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitslite.text.characters import characters, normalise
+from vitslite.text.phonemes import other_stress, phonemes, phonemise_all
+
+BLANK = "_"  # id 0: padding, and between tokens if text.blanks
+START, END = "^", "$"  # carry the silence at both ends of a recording
+
+
+@dataclass
+class TextSettings:
+    frontend: str = "phonemes"  # or "characters"
+    voice: str = "en-us"  # espeak-ng's name of the language, for phonemes
+    units: str = "phones"  # or "codepoints": what one phoneme symbol is, see phonemes.py
+    blanks: bool = False  # a blank before, between and after all tokens, as in VITS
+    edges: bool = True  # "^" before and "$" after every sentence, as in Piper
+    symbols: str | None = None  # the vocabulary, "_" first, one symbol per character (phones: separated by spaces)
+    # null: all symbols of the corpus. Of a symbol that is listed twice the last place counts, as in VITS.
+
+
+class Frontend:
+    """str -> ids, by `encode`. Ids are places in `vocabulary`; `n_symbols` is the size of the embedding."""
+
+    def __init__(self, settings: TextSettings, vocabulary: list[str]):
+        if settings.frontend not in ("phonemes", "characters"):
+            raise ValueError(f"text.frontend={settings.frontend}: type phonemes or characters")
+        if settings.units not in ("phones", "codepoints"):
+            raise ValueError(f"text.units={settings.units}: type phones or codepoints")
+        self.settings = settings
+        self._prepared: dict[str, list[str]] = {}
+        self._set_vocabulary(vocabulary)
+
+    @property
+    def n_symbols(self) -> int:
+        return len(self.vocabulary)
+
+    def prepare(self, texts: list[str], cache_folder: Path | None = None) -> None:
+        """Look up the phonemes of a whole corpus at once, kept in memory and in a file of the folder."""
+        if self.settings.frontend == "phonemes":
+            normalised = list(dict.fromkeys(normalise(text) for text in texts))
+            s = self.settings
+            self._prepared.update(phonemise_all(normalised, s.voice, s.units, cache_folder))
+
+    def symbols(self, text: str) -> list[str]:
+        """The symbols of a text, with "^" and "$" but without blanks. ValueError: nothing to speak."""
+        normalised = normalise(text)
+        if self.settings.frontend == "characters":
+            spoken = self._checked_characters(normalised)
+        elif normalised in self._prepared:
+            spoken = self._prepared[normalised]
+        else:
+            spoken = phonemes(normalised, self.settings.voice, self.settings.units) if normalised else []
+        if not spoken:
+            raise ValueError(f"text {text!r}: nothing to speak")
+        return [START, *spoken, END] if self.settings.edges else spoken
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, with blanks if text.blanks. ValueError names the symbols that the vocabulary lacks."""
+        symbols = self.symbols(text)
+        ids = [self._id(symbol) for symbol in symbols]
+        unknown = dict.fromkeys(s for s, i in zip(symbols, ids, strict=True) if i is None)
+        if unknown:
+            first = symbols.index(next(iter(unknown)))
+            raise ValueError(
+                f"text {text!r}: {' '.join(map(repr, unknown))} not in the vocabulary of {self.n_symbols} symbols "
+                f"(first after {''.join(symbols[max(0, first - 8) : first])!r}); respell the text"
+            )
+        return intersperse_blanks(ids) if self.settings.blanks else ids
+
+    def names(self, ids: list[int]) -> list[str]:
+        """The symbols of token ids, for figures and messages."""
+        return [self.vocabulary[i] for i in ids]
+
+    def state(self) -> dict:
+        """Plain values only, for the checkpoint."""
+        return {"settings": dataclasses.asdict(self.settings), "vocabulary": list(self.vocabulary)}
+
+    @classmethod
+    def from_state(cls, state: dict) -> "Frontend":
+        return cls(TextSettings(**state["settings"]), list(state["vocabulary"]))
+
+    def _set_vocabulary(self, vocabulary: list[str]) -> None:
+        if vocabulary[:1] != [BLANK]:
+            raise ValueError(f"text.symbols must start with {BLANK!r}, the blank, not {''.join(vocabulary[:1])!r}")
+        self.vocabulary = vocabulary
+        self._ids = {symbol: i for i, symbol in enumerate(vocabulary)}
+
+    def _id(self, symbol: str) -> int | None:
+        """A phone whose stress was never seen in training falls back on another stress of the same phone."""
+        if symbol in self._ids:
+            return self._ids[symbol]
+        if self.settings.frontend == "phonemes" and self.settings.units == "phones":
+            return next((self._ids[p] for p in other_stress(symbol) if p in self._ids), None)
+        return None
+
+    def _checked_characters(self, text: str) -> list[str]:
+        reserved = BLANK + START + END if self.settings.edges else BLANK
+        found = [c for c in reserved if c in text]
+        if found:
+            raise ValueError(f"text {text!r}: {' '.join(found)} has a meaning of its own here; spell it out")
+        return characters(text)
+
+
+def intersperse_blanks(ids: list[int]) -> list[int]:
+    """a b -> 0 a 0 b 0: token i goes to place 2 i + 1."""
+    out = [0] * (2 * len(ids) + 1)
+    out[1::2] = ids
+    return out
+
+
+def build_frontend(settings: TextSettings, texts: list[str], cache_folder: Path | None = None) -> Frontend:
+    """A frontend with the vocabulary of text.symbols, or else of all symbols in `texts`, sorted.
+
+    Texts without anything to speak are passed over; ValueError if all are.
+    """
+    frontend = Frontend(settings, [BLANK])
+    frontend.prepare(texts, cache_folder)
+    if settings.symbols is not None:
+        by_space = settings.frontend == "phonemes" and settings.units == "phones"
+        frontend._set_vocabulary(settings.symbols.split() if by_space else list(settings.symbols))
+        if settings.edges and not {START, END} <= set(frontend.vocabulary):
+            raise ValueError(f"text.symbols lacks {START!r} or {END!r}: add them, or type text.edges=false")
+        return frontend
+    found: set[str] = set()
+    for text in texts:
+        try:
+            found.update(frontend.symbols(text))
+        except ValueError:
+            continue  # the reader of the corpus counts and reports it
+    if not found:
+        raise ValueError("no text with anything to speak")
+    frontend._set_vocabulary([BLANK, *sorted(found)])
+    return frontend
