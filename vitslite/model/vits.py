@@ -54,8 +54,8 @@ class VITS(nn.Module):
 
     `forward(batch)` -> Outputs, the inputs of every loss term. `infer(tokens, ...)` -> Synthesis.
     `reconstruct(batch)` -> audio decoded from the posterior. An utterance gives the same numbers (up to rounding) in
-    any batch. Dropout is on under `train()`; the noise of q, of the durations and of the segments is keyed by
-    `batch.keys` in both modes.
+    any batch. Dropout is on under `train()`; under `eval()` the stochastic duration loss takes the same noise for every
+    utterance. All other noise is keyed by `batch.keys` in both modes.
     """
 
     def __init__(self, settings: ModelSettings, n_symbols: int, n_fft: int, n_mels: int, hop_length: int):
