@@ -93,6 +93,9 @@ def speak(text: str, voice: str, random_seed: int | None = None) -> Speech:
         if random_seed is not None:
             library.espeak_ng_SetRandSeed(random_seed)
         library.espeak_SetSynthCallback(callback)
+        library.espeak_Synth(b" ", 2, 0, 1, 0, _UTF8, None, None)  # after many `clauses`, the next events would be lost
+        pieces.clear()
+        phones.clear()
         status = library.espeak_Synth(encoded, len(encoded) + 1, 0, 1, 0, _UTF8, None, None)
     if status:
         raise RuntimeError(f"espeak-ng failed with status {status} at {text!r}")
@@ -136,5 +139,5 @@ def _set_voice(voice: str) -> ctypes.CDLL:
     if variant and not (variants / variant).is_file():  # the library would take the plain voice in silence
         raise ValueError(f"espeak-ng has no voice variant {variant!r} (in {voice!r}); try f1 to f5 or m1 to m8")
     if library.espeak_SetVoiceByName(voice.encode()):
-        raise ValueError(f"espeak-ng has no voice {voice!r}; try en-us, en-gb, de, fr-fr ...")
+        raise ValueError(f"espeak-ng has no voice {voice!r}; try en-us, en, de, fr, es ...")
     return library

@@ -1,0 +1,181 @@
+"""Frontends: pronunciations that are known, what is kept and what is refused, vocabularies that travel."""
+
+import dataclasses
+
+import pytest
+
+from vitslite.text import espeak, phonemes
+from vitslite.text.characters import normalise
+from vitslite.text.frontend import Frontend, TextSettings, build_frontend, intersperse_blanks
+
+PHONES = TextSettings()
+CODEPOINTS = TextSettings(units="codepoints")
+CHARACTERS = TextSettings(frontend="characters")
+
+
+def spoken(text, settings=PHONES):
+    return build_frontend(settings, [text]).symbols(text)[1:-1]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("hello world", "h ə l ˈoʊ w ˈɜː l d"),
+        ("judge", "dʒ ˈʌ dʒ"),
+        ("treasure", "t ɹ ˈɛ ʒ ɚ"),
+        ("the apple", "ð ɪ ˈæ p əl"),
+        ("a button", "ɐ b ˈʌ ʔ n̩"),
+        ("rebel", "ɹ ˈɛ b əl"),
+    ],
+)
+def test_known_words(text, expected):
+    assert " ".join(spoken(text)) == expected
+    assert "".join(spoken(text, CODEPOINTS)).replace(" ", "") == expected.replace(" ", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "marks"),
+    [
+        ("Yes, no; one: two. Three? Four!", ",;:.?!"),
+        ("Wait... what?! No", ".?"),  # a cluster is one mark
+        ('He paid 3.14, in the U.S., for "it."', ",."),  # no pause in the number, nor after the abbreviation
+        ("version 3.5", ""),
+        ("one — two -- three", ",,"),
+        ("it's a dog's life", ""),
+        ("...", None),
+    ],
+)
+def test_marks_stand_where_the_speaker_pauses(text, marks):
+    if marks is None:
+        with pytest.raises(ValueError, match="nothing to speak"):
+            build_frontend(PHONES, ["a"]).symbols(text)
+        return
+    for settings in (PHONES, CODEPOINTS):
+        assert "".join(s for s in spoken(text, settings) if s in phonemes.MARKS) == marks
+
+
+def test_codepoints_keep_spaces_between_words_and_clauses():
+    assert "".join(spoken("Hello world, this is it.", CODEPOINTS)) == "həlˈoʊ wˈɜːld, ðɪs ɪz ɪt."
+    assert all(len(s) == 1 for s in spoken("Judge the button!", CODEPOINTS))
+    assert " " not in spoken("Hello world, this is it.")
+
+
+def test_phonemes_do_not_depend_on_what_came_before():
+    texts = [f"The {word} of the young king, is it {word}?" for word in ("boat", "treasure", "lion", "read", "bass")]
+    alone = [spoken(t) for t in texts]
+    espeak.speak("Something else entirely!", "en-us+f5")
+    assert [spoken(t) for t in reversed(texts)] == alone[::-1]
+
+
+def test_normalisation():
+    assert normalise(" “Curly”\u00a0 ‘it’s’…\n\tcafe\u0301\u200b ") == "\"Curly\" 'it's'... café"
+
+
+def test_characters_round_trip():
+    frontend = build_frontend(CHARACTERS, ["The quick brown fox, jumps over the lazy dog!"])
+    ids = frontend.encode("Quick,  LAZY fox!")
+    assert "".join(frontend.names(ids)) == "^quick, lazy fox!$"
+    assert frontend.vocabulary == sorted(frontend.vocabulary, key=lambda s: (s != "_", s))
+    for reserved in ("five $", "a_b", "a^b"):
+        with pytest.raises(ValueError, match="spell it out"):
+            frontend.encode(reserved)
+    without_edges = build_frontend(dataclasses.replace(CHARACTERS, edges=False), ["abc $5"])
+    assert "".join(without_edges.names(without_edges.encode("5$ abc"))) == "5$ abc"
+
+
+@pytest.mark.parametrize("settings", [PHONES, CODEPOINTS, CHARACTERS, dataclasses.replace(PHONES, blanks=True)])
+def test_state_round_trip(settings):
+    texts = ["Where did the young king go?", "He went home, slowly."]
+    frontend = build_frontend(settings, texts)
+    again = Frontend.from_state(frontend.state())
+    assert again.settings == settings and again.vocabulary == frontend.vocabulary
+    assert [again.encode(t) for t in texts] == [frontend.encode(t) for t in texts]
+    assert build_frontend(settings, texts[::-1]).vocabulary == frontend.vocabulary
+    assert all(0 <= i < frontend.n_symbols for t in texts for i in frontend.encode(t))
+
+
+def test_blanks():
+    assert intersperse_blanks([5, 7]) == [0, 5, 0, 7, 0]
+    plain = build_frontend(PHONES, ["hello"])
+    blanked = Frontend(dataclasses.replace(PHONES, blanks=True), plain.vocabulary)
+    assert blanked.encode("hello")[1::2] == plain.encode("hello") and 0 not in plain.encode("hello")
+
+
+def test_given_symbols_fix_the_ids():
+    settings = TextSettings(units="codepoints", edges=False, blanks=True, symbols="_ ,.abhəlˈoʊwɜːdɪa")
+    frontend = build_frontend(settings, ["bad"])
+    assert frontend.n_symbols == 18 and frontend.encode("hello")[1::2] == [6, 7, 8, 9, 10, 11]
+    assert Frontend(settings, list("_aba"))._ids["a"] == 3  # a repeated symbol has its last place, as in VITS
+    phones = build_frontend(TextSettings(symbols="_ ^ $ h ə l ˈoʊ"), [])
+    assert phones.encode("hello") == [1, 3, 4, 5, 6, 2]
+
+
+def test_stress_unseen_in_training_falls_back_on_another():
+    frontend = build_frontend(PHONES, ["hello hug"])  # has ˈoʊ and ˈʌ, not oʊ nor ʌ
+    assert "oʊ" not in frontend.vocabulary
+    assert frontend._id("oʊ") == frontend._id("ˌoʊ") == frontend._id("ˈoʊ") is not None
+    assert frontend._id("aʊ") is None
+
+
+def test_unknown_symbols_are_named():
+    frontend = build_frontend(CHARACTERS, ["the cat sat"])
+    with pytest.raises(
+        ValueError, match=r"'z' 'q' not in the vocabulary of 10 symbols \(first after '\^the '\); respell"
+    ):
+        frontend.encode("the zqz cat")
+    with pytest.raises(ValueError, match="'dʒ'"):
+        build_frontend(PHONES, ["the cat"]).encode("the judge")
+    for empty in ("", "  ", "\u200b"):
+        with pytest.raises(ValueError, match="nothing to speak"):
+            frontend.encode(empty)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (TextSettings(frontend="letters"), "text.frontend=letters: type phonemes or characters"),
+        (TextSettings(units="phonemes"), "text.units=phonemes: type phones or codepoints"),
+        (TextSettings(voice="xx"), "no voice 'xx'"),
+        (TextSettings(voice="en-us+typo"), "no voice variant 'typo'"),
+        (TextSettings(frontend="characters", symbols="abc"), "must start with '_'"),
+        (TextSettings(frontend="characters", symbols="_abc"), "text.edges=false"),
+    ],
+)
+def test_impossible_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        build_frontend(settings, ["abc"])
+
+
+def test_phonemes_are_cached_in_a_file_that_notices_damage(tmp_path, monkeypatch):
+    texts = ["The king.", "The boat?"]
+    first = phonemes.phonemise_all(texts, "en-us", "phones", tmp_path)
+    (file,) = tmp_path.iterdir()
+    good = file.read_bytes()
+    calls = []
+    real = phonemes.phonemes
+    monkeypatch.setattr(phonemes, "phonemes", lambda *args: calls.append(args) or real(*args))
+    assert phonemes.phonemise_all(texts, "en-us", "phones", tmp_path) == first and not calls
+    for damaged in (
+        good[: len(good) // 2],
+        b"",
+        good.replace("ŋ".encode(), b"n"),
+        bytes([good[0] ^ 1]) + good[1:],
+    ):
+        file.write_bytes(damaged)
+        assert phonemes.phonemise_all(texts, "en-us", "phones", tmp_path) == first
+        assert len(calls) == 2 and file.read_bytes() == good
+        calls.clear()
+    for other in ((texts[:1], "en-us", "phones"), (texts, "en", "phones"), (texts, "en-us", "codepoints")):
+        phonemes.phonemise_all(*other, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_events_of_speech_are_the_phonemes_of_the_text():
+    text = "The king's boat passed under every bridge in the afternoon."
+    for i in range(100):  # the library loses the first events after this, if nothing is done about it
+        espeak.clauses(f"The cat number {i} sat on the mat.", "en-us")
+    speech = espeak.speak(text, "en-us+f5")
+    names = [name for name, _ in speech.phones if name]
+    assert names == [s for s in spoken(text) if s not in phonemes.MARKS]
+    onsets = [sample for _, sample in speech.phones]
+    assert onsets == sorted(onsets) and onsets[-1] <= len(speech.samples) and speech.sample_rate == 22050
