@@ -3,7 +3,7 @@
 import hashlib
 import json
 import multiprocessing
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -93,8 +93,8 @@ def test_bytes_do_not_depend_on_jobs_or_interruptions(corpus, tmp_path):
 
 
 def test_two_processes_make_one_corpus(corpus, tmp_path):
-    spawn = multiprocessing.get_context("fork")
-    processes = [spawn.Process(target=make_demo_corpus, args=(tmp_path, N, 0, "en-us+f5", 1, False)) for _ in range(2)]
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=make_demo_corpus, args=(tmp_path, N, 0, "en-us+f5", 1, False)) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:
@@ -175,10 +175,12 @@ def test_a_failing_worker_is_an_error(tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("DONE"))
 
 
-def test_the_script(tmp_path):
+def test_the_script(tmp_path, monkeypatch, capsys):
     script = Path(__file__).parents[1] / "scripts" / "make_demo_corpus.py"
-    done = subprocess.run([sys.executable, script, tmp_path, "--sentences", "3"], capture_output=True, text=True)
-    root = Path(done.stdout.strip().partition("data.root=")[2])
-    assert done.returncode == 0 and (root / "DONE").is_file() and len(list((root / "wavs").iterdir())) == 3
-    wrong = subprocess.run([sys.executable, script, tmp_path, "--voice", "xx"], capture_output=True, text=True)
-    assert wrong.returncode != 0 and wrong.stderr.startswith("error: ") and wrong.stderr.count("\n") == 1
+    monkeypatch.setattr(sys, "argv", [script.name, str(tmp_path), "--sentences", "3"])
+    runpy.run_path(str(script), run_name="__main__")
+    root = Path(capsys.readouterr().out.strip().partition("data.root=")[2])
+    assert (root / "DONE").is_file() and len(list((root / "wavs").iterdir())) == 3
+    monkeypatch.setattr(sys, "argv", [script.name, str(tmp_path), "--voice", "xx"])
+    with pytest.raises(SystemExit, match="^error: espeak-ng has no voice 'xx'"):
+        runpy.run_path(str(script), run_name="__main__")
