@@ -208,6 +208,7 @@ def write_wav(path: str | Path, audio: np.ndarray, sample_rate: int) -> None:
     assert audio.ndim == 1, audio.shape
     path = Path(path)
     samples = audio if audio.dtype == np.int16 else to_int16(audio)
+    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.tmp.{os.getpid()}")
     try:
         soundfile.write(str(unfinished), samples, sample_rate, format="WAV", subtype="PCM_16")
