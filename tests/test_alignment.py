@@ -49,7 +49,7 @@ def align(score):
     return alignment.monotonic_alignment(torch.from_numpy(score)[None].float(), *lengths, ["x"])[0].numpy()
 
 
-# ---------------------------------------------------------------------------------------------------- the search
+# ---------------------------------------------------------------------------------------- the search
 
 
 def test_published_numbers():
@@ -158,7 +158,7 @@ def test_a_transposed_score_is_noticed():
         align(score.T.copy())
 
 
-# ---------------------------------------------------------------------------------------------------- the guards
+# ---------------------------------------------------------------------------------------- the guards
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_score_that_is_not_finite(value, cell):
         alignment.monotonic_alignment(score, *lengths, ["a", "b", "c"])
 
 
-# ---------------------------------------------------------------------------------------------------- the score
+# ---------------------------------------------------------------------------------------- the score
 
 
 def a_prior(log_std_low, log_std_high, n_channels=24, n_tokens=7, n_frames=19, seed=0):
@@ -252,7 +252,7 @@ def test_diagonal_penalty_fades():
     torch.testing.assert_close(distance[0, 1], torch.tensor([0.625, 0.375, 0.125, -0.125]) ** 2)
 
 
-# ---------------------------------------------------------------------------------------------------- using durations
+# ---------------------------------------------------------------------------------------- using durations
 
 
 def test_expansion_is_the_product_with_the_dense_path():

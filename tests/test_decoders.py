@@ -130,7 +130,7 @@ def test_first_output_is_quiet_and_fp32(kind):
     assert half.dtype == torch.float32 and (half - audio).abs().max() < 0.05 * audio.abs().max()
 
 
-# ---------------------------------------------------------------------------------------------------- overlap-add
+# ---------------------------------------------------------------------------------------- overlap-add
 
 
 def short_time_fourier(audio, hop):
@@ -171,7 +171,7 @@ def test_a_full_scale_sine_is_within_the_magnitude_limit():
     assert math.log(2 * spectrum.abs().max()) <= decoder.max_log_magnitude + 0.01
 
 
-# ---------------------------------------------------------------------------------------------------- settings
+# ---------------------------------------------------------------------------------------- settings
 
 
 def hifigan(**changes):
