@@ -13,37 +13,37 @@ on where the run stopped. --cfg job shows all settings; VITSLITE_TRACE=1 shows t
 import sys
 
 import hydra
-import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from vitslite import build, command_line, distributed
 from vitslite.trainer import Trainer
 
-
 build.register_schema()
 
 
-@hydra.main(version_base="1.3", config_path="configs", config_name="train")
-@command_line.one_line_errors
-def main(cfg: DictConfig) -> None:
-    overrides = list(HydraConfig.get().overrides.task)
-    with distributed.session(cfg.trainer.device) as device:
-        config = build.parse(cfg, overrides)
-        torch.set_num_threads(config.threads or torch.get_num_threads())
-        command_line.announce(config, device)
+def train(cfg: DictConfig, overrides: list[str]) -> Trainer:
+    """One run, from the composed configuration and the overrides it came from."""
+    config = build.parse(cfg, overrides)
+    with distributed.session(config.trainer.device, config.threads) as device:
         corpus = build.corpus(config)  # recordings, and text -> token ids
         data = build.data(config, corpus)  # step -> Batch
         model = build.model(config, corpus.frontend.n_symbols)  # Batch -> Outputs
         discriminator = build.discriminator(config)  # audio -> judgements, or None
         objective = build.objective(config)  # Outputs -> named losses
+        command_line.announce(config, device, corpus, model, discriminator)
         checkpoints = build.checkpoints(config, corpus.frontend)
         with build.tracker(config, overrides) as tracker:
-            trainer = Trainer(
-                config.trainer, model, discriminator, objective, data, tracker, checkpoints, device
-            )
-            finished = trainer.fit()
-        command_line.conclude(config, tracker, trainer, finished)
+            trainer = Trainer(config.trainer, model, discriminator, objective, data, tracker, checkpoints, device)
+            trainer.fit()
+        command_line.conclude(config, trainer)
+    return trainer
+
+
+@hydra.main(version_base="1.3", config_path="configs", config_name="train")
+@command_line.one_line_errors
+def main(cfg: DictConfig) -> None:
+    train(cfg, list(HydraConfig.get().overrides.task))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from vitslite.text.frontend import Frontend, TextSettings
 from vitslite.tracking import Tracker, TrackingSettings
 from vitslite.trainer import TrainerSettings
 
+VALIDATION_BATCH = 16  # utterances; a constant, so that data.batch_size does not change the validation losses
 N_SAMPLES = 3  # validation sentences that one sees and hears
 
 
@@ -153,13 +154,13 @@ def corpus(config: Config) -> Corpus:
 def data(config: Config, corpus: Corpus) -> Data:
     """Training batches by step, and the fixed ones for validation."""
     rank, world = distributed.rank(), distributed.world_size()
-    fixed = fixed_batches(corpus.validation, config.data.batch_size, config.audio, config.seed)
+    loader = Loader(corpus.train, config.data, config.audio, config.seed, rank, world)
     return Data(
         corpus=corpus,
         audio=config.audio,
         features=Features(config.audio),
-        loader=Loader(corpus.train, config.data, config.audio, config.seed, rank, world),
-        validation=fixed,
+        loader=loader,
+        validation=fixed_batches(corpus.validation, VALIDATION_BATCH, config.audio, config.seed),
         samples=fixed_batches(corpus.validation[:N_SAMPLES], N_SAMPLES, config.audio, config.seed)[0],
     )
 

@@ -1,18 +1,19 @@
 """What the commands share: errors as one line, what is said at the start and at the end of a run."""
 
+import argparse
 import functools
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from torch import nn
 
 from vitslite import build, distributed
-from vitslite.tracking import Tracker
+from vitslite.datasets.ljspeech import Corpus
 from vitslite.trainer import Trainer
 
 USER_ERRORS = (ValueError, FloatingPointError, OSError)
@@ -63,6 +64,19 @@ def run(main: Callable[[], None]) -> int:
     return max(_exit_codes, default=0)
 
 
+def run_script(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> int:
+    """Call a script's main with its parsed arguments. Gives the exit code, user errors in one line."""
+    arguments = parser.parse_args()
+    try:
+        main(arguments)
+    except USER_ERRORS as error:
+        if shows_trace():
+            raise
+        fail(str(error))
+        return EXIT_ERROR
+    return 0
+
+
 def explain(error: Exception) -> str:
     """Hydra's message about an override, shortened, with the nearest key there is."""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
@@ -74,42 +88,47 @@ def explain(error: Exception) -> str:
     return "; ".join(line for line in lines if not line.startswith(("full_key", "object_type", "reference_type")))
 
 
-def announce(config: build.Config, device: torch.device) -> None:
-    """What is about to be trained, and where the recipe departs from the theory."""
+def announce(
+    config: build.Config, device: torch.device, corpus: Corpus, model: nn.Module, discriminator: nn.Module | None
+) -> None:
+    """What is about to be trained on what, and where the recipe departs from the theory."""
     if not distributed.is_main():
         return
-    ranks = distributed.world_size()
-    print(
-        f"run {config.name} on {device.type}{f', {ranks} ranks' if ranks > 1 else ''}, "
-        f"{torch.get_num_threads()} threads, in {config.run_dir}",
-        flush=True,
-    )
-    weight = config.objective.weights.kl
-    if weight < 1:
+    ranks = f", {distributed.world_size()} ranks" if distributed.world_size() > 1 else ""
+    print(f"run {config.name} on {device.type}{ranks}, {torch.get_num_threads()} CPU threads, in {config.run_dir}/")
+    print(corpus.summary())
+    parts = "  ".join(f"{name} {millions(part)}" for name, part in model.named_children())
+    judge = f", discriminator {millions(discriminator)}" if discriminator else ""
+    print(f"model {millions(model)} ({parts}){judge}; {corpus.frontend.n_symbols} symbols")
+    if config.objective.weights.kl < 1:
         print(
-            f"note: objective.weights.kl={weight} < 1: the latents carry more than an ELBO would let them; "
-            "objective=vits has weight 1",
-            flush=True,
+            f"note: objective.weights.kl={config.objective.weights.kl} is below 1: more goes through z than an ELBO "
+            "would let through, and the decoder learns sooner; objective=vits has weight 1"
         )
+    sys.stdout.flush()
 
 
-def conclude(config: build.Config, tracker: Tracker, trainer: Trainer, finished: bool) -> None:
+def millions(module: nn.Module) -> str:
+    return f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M"
+
+
+def conclude(config: build.Config, trainer: Trainer) -> None:
     """Where everything is, or how to go on."""
-    if not finished:
-        _exit_codes.append(EXIT_INTERRUPTED if trainer.interrupted else 0)
+    tracker, run_dir, done = trainer.tracker, trainer.tracker.run_dir, trainer.completed_steps
+    if trainer.interrupted:
+        _exit_codes.append(EXIT_INTERRUPTED)
     if not distributed.is_main():
         return
-    if not finished:
-        print(f"stopped after step {trainer.completed_steps} of {config.trainer.steps}; the same command goes on")
-    run_dir = Path(config.run_dir)
-    newest = max((run_dir / "samples").glob("step_*"), default=None)
-    last = next((row for row in reversed(tracker.rows()) if "val/loss/mel" in row), {})
-    figures = "  ".join(f"{key.removeprefix('val/')} {value:.3g}" for key, value in last.items() if _is_headline(key))
-    print(f"validation at step {last.get('step', 0)}: {figures}")
-    print(f"checkpoints: {trainer.checkpoints.last}, {trainer.checkpoints.best}")
-    if newest:
-        print(f"wavs, alignments, spectrograms: {newest}/")
-    print(f"curves: {run_dir / 'curves.png'}   metrics: {tracker.metrics_path}   settings: {run_dir / 'config.yaml'}")
+    if done < config.trainer.steps:
+        print(f"stopped after step {done} of {config.trainer.steps}; the same command goes on from there")
+    last = next((row for row in reversed(tracker.rows()) if any(map(_is_headline, row))), None)
+    if last:
+        figures = (f"{key.removeprefix('val/')} {value:.3g}" for key, value in last.items() if _is_headline(key))
+        print(f"validation at step {last['step']}: {'  '.join(figures)}")
+    samples = max((run_dir / "samples").glob("step_*"), default=None)
+    print(f"checkpoints:  {trainer.checkpoints.folder}/")
+    print(f"wavs, plots:  {samples or 'none yet'}{'/' if samples else ''}   curves: {run_dir / 'curves.png'}")
+    print(f"metrics:      {tracker.metrics_path}   settings: {run_dir / 'config.yaml'}")
     print(tracker.place, flush=True)
 
 

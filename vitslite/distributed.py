@@ -1,8 +1,8 @@
 """Data parallel training under torchrun: who am I, and sums over ranks. Without torchrun everything is a no-op.
 
-Gradients are summed by one explicit all-reduce after the backward passes of a step, rather than by wrapping the modules:
-the loss terms are already divided by global counts, accumulation and the discriminator's second pass need no special
-case, and a module without a gradient on some rank cannot hang the others.
+Gradients are summed by one explicit all-reduce after the backward passes of a step, rather than by wrapping the
+modules: the loss terms are already divided by global counts, accumulation and the discriminator's second pass need no
+special case, and a module without a gradient on some rank cannot hang the others.
 """
 
 import contextlib
@@ -18,12 +18,17 @@ from torch import Tensor, nn
 TIMEOUT = datetime.timedelta(minutes=10)  # the first step of a slow rank must fit; the library's default is 30
 
 
+def is_launched() -> bool:
+    """Whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 def rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
+    return int(os.environ["RANK"]) if is_launched() else 0
 
 
 def world_size() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return int(os.environ["WORLD_SIZE"]) if is_launched() else 1
 
 
 def is_main() -> bool:
@@ -31,10 +36,10 @@ def is_main() -> bool:
 
 
 @contextlib.contextmanager
-def session(device: str = "auto") -> Iterator[torch.device]:
+def session(device: str = "auto", threads: int | None = None) -> Iterator[torch.device]:
     """Join the process group torchrun announces, if any, and leave it at the end. Gives this process's device.
 
-    `device` is auto (a GPU if there is one), cpu or cuda.
+    `device` is auto (a GPU if there is one), cpu or cuda; `threads` those of the CPU (None: as torch has it).
     """
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"trainer.device={device}: choose auto, cpu or cuda")
@@ -44,13 +49,14 @@ def session(device: str = "auto") -> Iterator[torch.device]:
     chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(chosen)
-    launched = "TORCHELASTIC_RUN_ID" in os.environ
-    if launched:
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if is_launched():
         dist.init_process_group("nccl" if on_gpu else "gloo", timeout=TIMEOUT)
     try:
         yield chosen
     finally:
-        if launched:
+        if dist.is_initialized():
             dist.destroy_process_group()
 
 

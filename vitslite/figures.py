@@ -51,7 +51,7 @@ def spectrograms(path: Path, mels: dict[str, Float[Tensor, "M T"]], title: str) 
     return _save(figure, path)
 
 
-def curves(path: Path, rows: list[dict[str, float]], keys: list[str], title: str) -> Path:
+def curves(path: Path, rows: list[dict[str, int | float]], keys: list[str], title: str) -> Path:
     """Each of `keys` over the steps: training as a line, validation ("val/" + key) as dots."""
     shown = [k for k in keys if any(k in row or f"val/{k}" in row for row in rows)]
     n_columns = min(3, max(1, len(shown)))

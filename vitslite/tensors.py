@@ -85,10 +85,6 @@ class Batch:
     def token_mask(self) -> Bool[Tensor, "B 1 L"]:
         return sequence_mask(self.token_lengths, self.tokens.shape[1])
 
-    @property
-    def frame_mask(self) -> Bool[Tensor, "B 1 T"]:
-        return sequence_mask(self.frame_lengths, self.spec.shape[2])
-
 
 @dataclass(frozen=True)
 class Outputs:

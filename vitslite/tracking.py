@@ -73,7 +73,7 @@ class Tracker:
         kinds = {".png": wandb.Image, ".wav": wandb.Audio}
         self._run.log({"step": step} | {k: kinds[p.suffix](str(p), caption=p.stem) for k, p in files.items()})
 
-    def rows(self) -> list[dict[str, float]]:
+    def rows(self) -> list[dict[str, int | float]]:
         """Everything logged so far."""
         if not self.metrics_path.exists():
             return []

@@ -1,7 +1,7 @@
 """The training loop: one step at a time, on a CPU, a GPU, or many under torchrun.
 
 Parts are handed in (build.py makes them); nothing is built here. Batch k, its noise and its segments are functions of
-(seed, k), the learning rate of k, so a checkpoint holds no random state and "the same command again" goes on bit for bit.
+(seed, k), the learning rate of k, so a checkpoint holds no random state and the same command again goes on bit for bit.
 """
 
 import contextlib
@@ -89,12 +89,12 @@ class Trainer:
         self.stop_requested = False  # by a signal to this process
         self.interrupted = False  # agreed on by all ranks
 
-    def fit(self) -> bool:
-        """Train. True when all steps are done, False when interrupted (saved, and the same command goes on)."""
+    def fit(self) -> None:
+        """Train until all steps are done or a signal asks to stop; either way the last step is saved."""
         self.resume()
         last = min(self.settings.steps, self.settings.stop_after_step or self.settings.steps)
         if self.completed_steps >= last:
-            return self.completed_steps >= self.settings.steps
+            return
         batches = self.data.loader.batches(self.completed_steps, self.settings.accumulate)
         with self._interruptible(), Progress(self.completed_steps, self.settings.steps) as progress:
             while self.completed_steps < last and not self.interrupted:
@@ -111,12 +111,10 @@ class Trainer:
                 is_best = self.validate() if validated else False
                 if self._is_time(self.settings.sample_every_steps) or done == self.settings.steps:
                     self.sample()
-                if self._is_time(self.settings.checkpoint_every_steps) or done == last or self.interrupted:
+                due = self._is_time(self.settings.checkpoint_every_steps)
+                if due or is_best or done == last or self.interrupted:
                     self.save(is_best)
-                elif is_best:
-                    self.save(is_best)
-        del batches  # ends the loader's workers
-        return self.completed_steps >= self.settings.steps
+        batches.close()  # ends the loader's workers
 
     # ---------------------------------------------------------------- one step
 
@@ -238,7 +236,8 @@ class Trainer:
                 metrics = self.validator.losses(model)
             if self.settings.best_metric not in metrics:
                 raise ValueError(
-                    f"trainer.best_metric={self.settings.best_metric} is not measured; choose one of {', '.join(metrics)}"
+                    f"trainer.best_metric={self.settings.best_metric} is not measured; choose one of "
+                    f"{', '.join(metrics)}"
                 )
             self.tracker.log(self.completed_steps, metrics)
             is_best = metrics[self.settings.best_metric] < self.best

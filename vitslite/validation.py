@@ -1,4 +1,4 @@
-"""Validation: the losses on fixed noise, the alignment against the truth where it is known, and samples to see and hear.
+"""Validation: losses on fixed noise, the alignment against the truth where it is known, samples to see and hear.
 
 The same utterances, noise and segments at every step and in every run (common random numbers), so that curves of two
 runs differ by the models alone.
@@ -81,13 +81,16 @@ class Validator:
                 f"step {step}: {utterance.text}",
             )
             mels = {
-                f"{kind}, {len(wav) / self.data.audio.sample_rate:.2f} s": self.data.features.log_mel(wav)
+                f"{kind}, {len(wav) / self.data.audio.sample_rate:.2f} s": self._log_mel(wav)
                 for kind, wav in wavs.items()
             }
             files[f"spectrogram/{i}"] = figures.spectrograms(
                 folder / f"{name}_spectrograms.png", mels, f"step {step}: {utterance.text}"
             )
         return files
+
+    def _log_mel(self, wav: torch.Tensor) -> torch.Tensor:
+        return self.data.features.log_mel(wav.float()[None, None], torch.tensor([len(wav)], device=wav.device))[0]
 
     def _prepare(self, batch: Batch) -> Batch:
         return self.data.features(batch.to(self.device))
@@ -101,5 +104,3 @@ class Validator:
             for i, name in enumerate(batch.ids)
             if self.utterances[name].onsets
         ]
-
-

@@ -101,9 +101,7 @@ class Objective(nn.Module):
             kl_elements = self.estimator(outputs.latents)
             terms = {
                 "kl": (kl_elements * outputs.latents.mask).sum() / counts.frames,
-                "mel": self.reconstruction(
-                    outputs.audio_hat.float(), outputs.audio, outputs.audio_frames, counts.mels
-                ),
+                "mel": self.reconstruction(outputs.audio_hat.float(), outputs.audio, outputs.audio_frames, counts.mels),
                 "duration": outputs.duration_loss.sum() / counts.tokens,
             }
             if real is not None and fake is not None:

@@ -22,7 +22,11 @@ class MelReconstruction(nn.Module):
         self.hop_length = audio.hop_length
         resolutions = [[audio.n_fft, audio.hop_length, audio.n_mels], *extra_resolutions]
         if any(len(row) != 3 or min(row) < 1 for row in resolutions):
-            raise ValueError(f"objective.extra_resolutions takes rows of [n_fft,hop_length,n_mels], got {resolutions[1:]}")
+            raise ValueError(
+                f"objective.extra_resolutions takes rows of [n_fft,hop_length,n_mels], got {resolutions[1:]}"
+            )
+        self.hop_lengths = [hop for _, hop, _ in resolutions]
+        self.bins = [n_mels for _, _, n_mels in resolutions]
         self.mels = nn.ModuleList(
             LogMel(audio.sample_rate, n_fft, hop, n_fft, n_mels, audio.f_min, audio.f_max)
             for n_fft, hop, n_mels in resolutions
@@ -30,7 +34,10 @@ class MelReconstruction(nn.Module):
 
     def counts(self, audio_frames: Int[Tensor, "B"]) -> list[Float[Tensor, ""]]:
         """Valid spectrogram elements of this batch, for each resolution: what `forward` divides by."""
-        return [(audio_frames * self.hop_length // m.hop_length).sum().float() * m.n_mels for m in self.mels]
+        samples = audio_frames * self.hop_length
+        return [
+            (samples // hop).sum().float() * n_mels for hop, n_mels in zip(self.hop_lengths, self.bins, strict=True)
+        ]
 
     def forward(
         self,
@@ -41,10 +48,10 @@ class MelReconstruction(nn.Module):
     ) -> Float[Tensor, ""]:
         samples = audio_frames * self.hop_length
         loss = audio.new_zeros(())
-        for mel, count in zip(self.mels, counts, strict=True):
+        for mel, hop, count in zip(self.mels, self.hop_lengths, counts, strict=True):
             with torch.no_grad():
                 target = mel(audio, samples)
             distance = (mel(audio_hat, samples) - target).abs()
-            mask = sequence_mask(samples // mel.hop_length, distance.shape[2])
+            mask = sequence_mask(samples // hop, distance.shape[2])
             loss = loss + (distance * mask).sum() / count
         return loss / len(self.mels)

@@ -1,0 +1,54 @@
+"""What several tests share: composing a configuration, and a small demo corpus made once for the whole session."""
+
+import os
+import sys
+from pathlib import Path
+
+import hydra
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"  # real speech, beside the project on some machines; never part of it
+sys.path.insert(0, str(ROOT))
+
+from vitslite import build  # noqa: E402
+
+os.environ["WANDB_MODE"] = "offline"
+build.register_schema()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Small tensors gain nothing from more, and results then do not depend on the machine's cores."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory) -> Path:
+    """The cache folder of the session; the demo corpus of `SMALL` is made in it by the first test that needs it."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def compose(cache, tmp_path):
+    """compose(*overrides) -> configuration of a small and fast run in tmp_path/run."""
+    small = [
+        "model=nano",
+        "tracking=local",
+        "threads=1",
+        "data.n_sentences=60",
+        "data.batch_size=4",
+        "trainer.device=cpu",
+        f"data.cache={cache}",
+        f"run_dir={tmp_path / 'run'}",
+    ]
+
+    def composed(*overrides: str) -> DictConfig:
+        GlobalHydra.instance().clear()
+        with hydra.initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+            return hydra.compose("train", overrides=[*small, *overrides])
+
+    return composed

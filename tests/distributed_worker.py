@@ -1,0 +1,73 @@
+"""One rank of tests/test_distributed.py: takes two steps and leaves every loss share and the summed gradients."""
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+
+def main(out: Path, run_dir: Path, cache: Path, fault: str, overrides: list[str]) -> None:
+    import hydra
+    from conftest import ROOT
+
+    from vitslite import build, distributed
+    from vitslite.objectives.objective import Objective
+    from vitslite.trainer import Trainer
+
+    small = ["model=nano", "tracking=local", "threads=1", "data.n_sentences=60", "data.batch_size=8"]
+    small += ["trainer.device=cpu", f"data.cache={cache}", f"run_dir={run_dir}"]
+    with hydra.initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        config = build.parse(hydra.compose("train", overrides=[*small, *overrides]), overrides)
+    with distributed.session("cpu", 1) as device:
+        corpus = build.corpus(config)
+        data = build.data(config, corpus)
+        objective = build.objective(config)
+        if fault == "own_counts":  # every rank divides by its own lengths: the usual mistake
+            world = distributed.world_size()
+            forward = Objective.forward
+            objective.forward = lambda outputs, counts, *judged: _scaled(
+                forward(objective, outputs, _own(objective, outputs, counts), *judged), 1 / world
+            )
+        trainer = Trainer(
+            config.trainer,
+            build.model(config, corpus.frontend.n_symbols),
+            build.discriminator(config),
+            objective,
+            data,
+            build.tracker(config, overrides),
+            build.checkpoints(config, corpus.frontend),
+            device,
+        )
+        trainer.resume()
+        steps = []
+        batches = data.loader.batches(0)
+        for _ in range(2):
+            metrics = trainer.step(next(batches))
+            names = [name for name in metrics if name != "grad_norm"]
+            terms = distributed.all_sum(torch.stack([metrics[name].double() for name in names]))
+            gradients = {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
+            steps.append({"terms": dict(zip(names, terms.tolist(), strict=True)), "gradients": gradients})
+            trainer.completed_steps += 1
+        if distributed.is_main():
+            torch.save(steps, out)
+
+
+def _own(objective, outputs, counts):
+    frames = outputs.latents.mask.sum().float()
+    share = frames / counts.frames
+    return counts._replace(
+        frames=frames,
+        tokens=(outputs.durations > 0).sum().float(),
+        utterances=torch.tensor(float(len(outputs.audio))),
+        mels=[m * share for m in counts.mels],
+    )
+
+
+def _scaled(losses, factor):
+    return losses._replace(terms={k: v * factor for k, v in losses.terms.items()}, total=losses.total * factor)
+
+
+if __name__ == "__main__":
+    sys.path[:0] = [os.path.dirname(__file__)]
+    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4], sys.argv[5:])

@@ -1,0 +1,140 @@
+"""Every yaml composes, every experiment runs, and no misspelt or impossible setting gets through."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import ROOT
+
+import train
+from vitslite import build
+
+CONFIGS = ROOT / "configs"
+OPTIONS = sorted(p.relative_to(CONFIGS).with_suffix("") for p in CONFIGS.rglob("*.yaml") if p.parent != CONFIGS)
+EXPERIMENTS = sorted(p.stem for p in (CONFIGS / "experiment").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=str)
+def test_every_option_composes(compose, option):
+    overrides = [f"{option.parent}={option.name}", "data.root=somewhere"]
+    config = build.parse(compose(*overrides), overrides)
+    assert config.trainer.steps > 0
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=str)
+def test_every_key_in_a_file_belongs_to_the_schema(option):
+    """Composition checks the files that are used; this looks at all of them."""
+    content = yaml.safe_load((CONFIGS / option).with_suffix(".yaml").read_text()) or {}
+    content.pop("defaults", None)
+    first_line = (CONFIGS / option).with_suffix(".yaml").read_text().splitlines()[0]
+    package = "" if "@package _global_" in first_line else ".".join(option.parent.parts) + "."
+    known = build.known_keys()
+    for key in build.checkpoint.flatten(content):
+        assert package + key in known, f"{option}: {package + key}"
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_runs(compose, experiment, tmp_path):
+    """Two steps of each, its own parts and recipe, with the smallest model on the demo corpus."""
+    overrides = [
+        f"experiment={experiment}",
+        "data=demo",
+        "trainer.steps=2",
+        "trainer.accumulate=1",
+        "trainer.log_every_steps=1",
+        "discriminator.period_channels=[4,4,4,4,4]",
+        "discriminator.resolution_channels=4",
+    ]
+    trainer = train.train(compose(*overrides), overrides)
+    assert trainer.completed_steps == 2
+    rows = trainer.tracker.rows()
+    assert rows[0]["step"] == 1 and rows[0]["loss/kl"] > 0 and "val/loss/mel" in rows[-1]
+    assert (tmp_path / "run" / "checkpoints" / "last.pt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["+trainer.stepz=5"], r"trainer\.stepz.*trainer\.steps"),
+        (["+learning_rate=1"], "learning_rate"),
+        (["objective.kl=closed_form"], r"model/flow=none"),
+        (["objective.kl=exact"], r"objective\.kl=exact.*monte_carlo"),
+        (["model.flow.kind=bent"], r"model\.flow\.kind.*affine"),
+        (["model.decoder.kind=wavenet"], r"model\.decoder\.kind.*hifigan"),
+        (["model.duration.kind=none"], r"model\.duration\.kind.*deterministic"),
+        (["discriminator.kind=gan"], r"discriminator\.kind.*mpd"),
+        (["data=ljspeech"], r"data\.root=/path"),
+        (["data=ljspeech", "data.root=/does/not/exist"], "/does/not/exist"),
+        (["data.batch_size=500"], r"clips.*data\.batch_size=500"),
+        (["trainer.accumulate=3"], r"data\.batch_size=4.*trainer\.accumulate=3"),
+        (["trainer.optimizer.learning_rate=nan"], r"trainer\.optimizer\.learning_rate"),
+        (["trainer.optimizer.learning_rate=0"], r"trainer\.optimizer\.learning_rate"),
+        (["trainer.optimizer.schedule=linear"], r"schedule=linear.*cosine"),
+        (["trainer.steps=0"], r"trainer\.steps=0"),
+        (["trainer.precision=fp16"], r"trainer\.precision=fp16.*bf16"),
+        (["trainer.device=gpu"], r"trainer\.device=gpu.*cuda"),
+        (["trainer.ema_decay=1"], r"trainer\.ema_decay"),
+        (["trainer.best_metric=val/mos", "trainer.steps=1"], r"trainer\.best_metric=val/mos.*val/loss/kl"),
+        (["threads=0"], "threads=0"),
+        (["tracking.wandb=maybe"], r"tracking\.wandb=maybe.*offline"),
+        (["model/decoder=hifigan", "audio.hop_length=300"], r"model\.decoder\.hifigan\.upsample_rates"),
+        (["discriminator=mpd", "model.segment_frames=8"], r"discriminator\.segment_frames"),
+        (["text.frontend=letters"], r"text\.frontend=letters.*characters"),
+    ],
+    ids=lambda x: x[-1] if isinstance(x, list) else "",
+)
+def test_settings_that_cannot_work_are_refused_in_one_line(compose, overrides, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        train.train(compose(*overrides), overrides)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["trainer.optimizer.learning_rte=1"], "did you mean trainer.optimizer.learning_rate?"),
+        (["trainer.steps=many"], "trainer.steps"),
+        (["model=huge"], "tiny"),
+        (["experiment=dmo"], "demo"),
+        (["data=ljspeech"], "data.root=/path/to/LJSpeech-1.1"),
+    ],
+    ids=lambda x: x[-1] if isinstance(x, list) else "",
+)
+def test_what_the_command_says(overrides, message, tmp_path):
+    command = [sys.executable, str(ROOT / "train.py"), "tracking=local", f"run_dir={tmp_path / 'run'}", *overrides]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1 and message in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ([], "demo"),
+        (["experiment=demo"], "demo"),
+        (["trainer.steps=5", "tracking=local", "data.n_workers=2"], "demo"),
+        (["model=small", "objective.kl=monte_carlo"], "demo-model=small-objective.kl=monte_carlo"),
+        (["objective.kl=monte_carlo", "model=small"], "demo-model=small-objective.kl=monte_carlo"),
+        (["experiment=ljspeech", "data.root=/a/b", "seed=1"], "ljspeech-seed=1"),
+        (["name=mine", "seed=3"], "demo-seed=3"),
+    ],
+)
+def test_the_same_command_has_the_same_name(overrides, name):
+    assert build.run_name(overrides) == name
+
+
+def test_names_stay_short_and_distinct():
+    long = [f"objective.extra_resolutions=[[{i},128,80],[1024,256,80]]" for i in range(40)]
+    names = {build.run_name([*long, f"seed={i}"]) for i in range(3)}
+    assert len(names) == 3 and max(map(len, names)) < 110
+
+
+def test_seeds_of_one_setting_share_a_group(compose):
+    groups = set()
+    for seed in (0, 1):
+        overrides = ["objective.kl=monte_carlo", f"seed={seed}"]
+        groups.add(build.group_name(build.parse(compose(*overrides), overrides)))
+    assert groups == {"demo-objective.kl=monte_carlo"}

@@ -1,0 +1,181 @@
+"""The loop: exact resume, accumulation, EMA, non-finite losses, interruption."""
+
+import copy
+import json
+
+import pytest
+import torch
+from omegaconf import open_dict
+
+import train
+from vitslite import checkpoint, ema, optimization
+from vitslite.trainer import Trainer
+
+DISCRIMINATOR = [
+    "discriminator=mpd_mrd",
+    "discriminator.period_channels=[4,4,4,4,4]",
+    "discriminator.resolution_channels=4",
+    "discriminator.start_step=5",
+    "model.segment_frames=32",
+]
+
+
+def run(compose, tmp_path, name, *overrides) -> dict:
+    """Train and give the last checkpoint."""
+    cfg = compose("trainer.log_every_steps=1", "trainer.ema_decay=0.9", *overrides)
+    with open_dict(cfg):
+        cfg.run_dir = str(tmp_path / name)
+    train.train(cfg, list(overrides))
+    return checkpoint.read(tmp_path / name / "checkpoints" / "last.pt")
+
+
+def losses(path) -> list[tuple]:
+    """Every logged number except speeds, exactly."""
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return [tuple((k, float(v).hex()) for k, v in row.items() if not k.startswith("speed/")) for row in rows]
+
+
+def differences(a, b, path="") -> list[str]:
+    """Where two checkpoints differ, bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return [] if torch.equal(a, b) else [path]
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), path
+        return [d for k in a for d in differences(a[k], b[k], f"{path}/{k}")]
+    if isinstance(a, list | tuple):
+        return [d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differences(x, y, f"{path}/{i}")]
+    return [] if a == b else [path]
+
+
+def without_header(state: dict) -> dict:
+    return {k: v for k, v in state.items() if k not in ("config", "environment")}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_20_and_20_steps_are_40_bit_for_bit(compose, tmp_path, workers):
+    base = ["trainer.steps=40", "trainer.validate_every_steps=10", *DISCRIMINATOR]
+    base += ["model.text_encoder.dropout=0.1", f"data.n_workers={workers}"]
+    whole = run(compose, tmp_path, "whole", *base)
+    run(compose, tmp_path, "parts", *base, "trainer.stop_after_step=20")
+    parts = run(compose, tmp_path, "parts", *base)
+    assert parts["step"] == 40
+    assert differences(without_header(whole), without_header(parts)) == []
+    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+
+
+def test_the_number_of_workers_changes_nothing(compose, tmp_path):
+    states = [run(compose, tmp_path, f"w{n}", "trainer.steps=6", f"data.n_workers={n}") for n in (0, 2)]
+    assert differences(without_header(states[0]), without_header(states[1])) == []
+
+
+@pytest.mark.parametrize("forgotten", ["model", "ema", "optimizer", "discriminator", "optimizer_d", "step", "best"])
+def test_a_forgotten_part_of_the_state_is_noticed(compose, tmp_path, monkeypatch, forgotten):
+    """The resume test can fail: leave out one part at a time, and the runs differ."""
+    base = ["trainer.steps=12", "trainer.validate_every_steps=3", *DISCRIMINATOR, "discriminator.start_step=2"]
+    whole = run(compose, tmp_path, "whole", *base)
+    run(compose, tmp_path, "parts", *base, "trainer.stop_after_step=6")
+    fresh = {}
+    state_of = Trainer.state
+    resume = Trainer.resume
+
+    def forgetful(self):
+        fresh.update(copy.deepcopy(state_of(self)))
+        self.checkpoints._found[forgotten] = fresh[forgotten]
+        resume(self)
+
+    monkeypatch.setattr(Trainer, "resume", forgetful)
+    parts = run(compose, tmp_path, "parts", *base)
+    assert differences(without_header(whole), without_header(parts)) or (
+        losses(tmp_path / "whole") != losses(tmp_path / "parts")
+    )
+
+
+def test_accumulation_is_a_big_batch(compose, tmp_path):
+    """2 x 2 utterances or 4 at once: the same terms, and gradients to rounding."""
+    rows = {}
+    for accumulate in (1, 2):
+        name = f"a{accumulate}"
+        run(compose, tmp_path, name, "trainer.steps=2", f"trainer.accumulate={accumulate}", *DISCRIMINATOR)
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        rows[accumulate] = json.loads(lines[0])
+    for key, value in rows[1].items():
+        if key.startswith(("loss/", "grad_norm")):
+            assert rows[2][key] == pytest.approx(value, rel=1e-5), key
+
+
+def test_observing_changes_nothing(compose, tmp_path):
+    quiet = run(compose, tmp_path, "quiet", "trainer.steps=6", "trainer.validate_every_steps=0")
+    nosy = run(
+        compose,
+        tmp_path,
+        "nosy",
+        "trainer.steps=6",
+        "trainer.validate_every_steps=1",
+        "trainer.sample_every_steps=2",
+        "trainer.checkpoint_every_steps=1",
+    )
+    assert differences(quiet["model"], nosy["model"]) == []
+    assert differences(quiet["optimizer"], nosy["optimizer"]) == []
+
+
+def test_a_nan_stops_before_the_weights_are_touched(compose, tmp_path, monkeypatch):
+    step = Trainer.step
+    seen = {}
+
+    def poisoned(self, micro_batches):
+        if self.completed_steps == 3:
+            seen["before"] = copy.deepcopy(self.model.state_dict())
+            seen["trainer"] = self
+            with torch.no_grad():
+                original = self.objective.estimator
+                self.objective.estimator = lambda x: original(x) * float("nan")
+        return step(self, micro_batches)
+
+    monkeypatch.setattr(Trainer, "step", poisoned)
+    with pytest.raises(FloatingPointError, match=r"step 4: not finite: kl.*DEMO"):
+        run(compose, tmp_path, "nan", "trainer.steps=6", "trainer.checkpoint_every_steps=2")
+    assert differences(seen["before"], seen["trainer"].model.state_dict()) == []
+    assert checkpoint.read(tmp_path / "nan" / "checkpoints" / "last.pt")["step"] == 2
+
+
+def test_a_finished_run_is_left_alone(compose, tmp_path):
+    first = run(compose, tmp_path, "done", "trainer.steps=3")
+    rows = losses(tmp_path / "done")
+    assert differences(first, run(compose, tmp_path, "done", "trainer.steps=3")) == []
+    assert losses(tmp_path / "done") == rows
+
+
+def test_a_run_of_other_settings_is_not_continued(compose, tmp_path):
+    run(compose, tmp_path, "a", "trainer.steps=2")
+    with pytest.raises(ValueError, match=r"objective\.kl=half_analytic \(now monte_carlo\).*name="):
+        run(compose, tmp_path, "a", "trainer.steps=4", "objective.kl=monte_carlo")
+
+
+def test_ema_is_the_weighted_mean_of_the_past():
+    model = torch.nn.Linear(1, 1)
+    average = ema.EMA(model, 0.5)
+    expected = model.weight.detach().clone()
+    for n in range(1, 6):
+        with torch.no_grad():
+            model.weight.fill_(n)
+        average.update(model, n)
+        decay = min(0.5, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * n
+    torch.testing.assert_close(average.model.weight, expected)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "step", "factor"),
+    [
+        ("constant", 50, 1.0),
+        ("cosine", 0, 0.1),
+        ("cosine", 9, 1.0),
+        ("cosine", 40, 1.0),
+        ("cosine", 70, 0.05 + 0.95 * 0.5),
+        ("cosine", 100, 0.05),
+        ("exponential", 200, 0.25),
+    ],
+)
+def test_learning_rate_is_a_function_of_the_step(schedule, step, factor):
+    settings = optimization.OptimizerSettings(warmup_steps=10, schedule=schedule, half_life_steps=100)
+    assert optimization.rate_factor(settings, step, 100) == pytest.approx(factor)

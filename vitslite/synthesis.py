@@ -1,0 +1,74 @@
+"""Speaking: a checkpoint and text in, audio out."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from vitslite import build, checkpoint, randomness
+from vitslite.text.frontend import Frontend
+
+PAUSE_SECONDS = 0.2  # between the sentences of a text
+
+
+class Synthesizer:
+    """A trained voice. `source` is a run directory (its best checkpoint, else the last) or a checkpoint file."""
+
+    def __init__(self, source: str | Path, device: str = "cpu"):
+        self.path = find_checkpoint(Path(source))
+        stored = checkpoint.read(self.path)
+        self.config = build.parse(stored["config"], [])
+        self.frontend = Frontend.from_state(stored["frontend"])
+        self.model = build.model(self.config, self.frontend.n_symbols)
+        self.model.load_state_dict(stored.get("ema") or stored["model"])
+        self.model.eval().to(device)
+        self.device = torch.device(device)
+        self.sample_rate = self.config.audio.sample_rate
+
+    def speak(
+        self,
+        text: str,
+        seed: int = 0,
+        noise_scale: float = 0.667,
+        duration_noise_scale: float = 0.8,
+        speed: float = 1.0,
+    ) -> Float[np.ndarray, "S"]:
+        """Audio in [-1, 1] at `sample_rate`. The same text and seed give the same samples.
+
+        A text of several sentences is spoken sentence by sentence. ValueError where there is nothing to speak, or for
+        symbols that the voice was not trained on.
+        """
+        sentences = split_sentences(text)
+        if not sentences:
+            raise ValueError(f"nothing to speak in {text!r}: give a text with words")
+        tokens = [torch.tensor(self.frontend.encode(sentence), device=self.device) for sentence in sentences]
+        lengths = torch.tensor([len(t) for t in tokens], device=self.device)
+        keys = torch.tensor([randomness.key(seed, "speak", sentence) for sentence in sentences], device=self.device)
+        padded = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)
+        spoken = self.model.infer(padded, lengths, keys, noise_scale, duration_noise_scale, speed)
+        pause = np.zeros(int(PAUSE_SECONDS * self.sample_rate), np.float32)
+        pieces = []
+        for wav, n_samples in zip(spoken.audio.float().cpu().numpy(), spoken.audio_lengths.tolist(), strict=True):
+            pieces += [wav[0, :n_samples], pause]
+        return np.concatenate(pieces[:-1])
+
+
+def find_checkpoint(source: Path) -> Path:
+    """The checkpoint file that `source` means. ValueError when there is none."""
+    if source.is_file():
+        return source
+    for name in ("best.pt", "last.pt"):
+        path = source / "checkpoints" / name
+        if path.is_file():
+            return path
+    if not source.exists():
+        raise ValueError(f"{source}: no such run directory or checkpoint")
+    raise ValueError(f"{source}: no checkpoint in {source / 'checkpoints'}; train first: python train.py")
+
+
+def split_sentences(text: str) -> list[str]:
+    """'One. Two?' -> ['One.', 'Two?']; pieces without a letter or digit are dropped."""
+    pieces = re.split(r"(?<=[.!?])\s+", " ".join(text.split()))
+    return [piece for piece in pieces if any(c.isalnum() for c in piece)]
