@@ -29,9 +29,14 @@ def main(out: Path, run_dir: Path, cache: Path, fault: str, overrides: list[str]
             objective.forward = lambda outputs, counts, *judged: _scaled(
                 forward(objective, outputs, _own(objective, outputs, counts), *judged), 1 / world
             )
+        model = build.model(config, corpus.frontend.n_symbols)
+        torch.manual_seed(1)
+        with torch.no_grad():  # away from the zeros that the couplings start with, where gradients vanish
+            for parameter in model.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
         trainer = Trainer(
             config.trainer,
-            build.model(config, corpus.frontend.n_symbols),
+            model,
             build.discriminator(config),
             objective,
             data,

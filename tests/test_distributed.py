@@ -45,8 +45,9 @@ def test_two_ranks_equal_one(tmp_path, cache):
         assert two[0]["terms"][name] == pytest.approx(value, rel=1e-6), name
     assert gradient_error(two[0], one[0]) <= 1e-6
     for name, gradient in one[0]["gradients"].items():
-        error = float((two[0]["gradients"][name] - gradient).norm() / gradient.norm().clamp(min=1e-8))
-        assert error <= 1e-5, (name, error)
+        if not name.endswith("attention.key.bias"):  # shifts all scores of a query alike: its gradient is rounding
+            error = float((two[0]["gradients"][name] - gradient).norm() / gradient.norm())
+            assert error <= 1e-6, (name, error)
     # After one update: AdamW divides by the gradient's size, so rounding in tiny gradients shows; still close.
     for name, value in one[1]["terms"].items():
         assert two[1]["terms"][name] == pytest.approx(value, rel=1e-3), name

@@ -156,8 +156,8 @@ def test_a_ragged_batch_equals_single_runs(kind):
         for b, n in enumerate(mask[:, 0].sum(1).tolist()):
             one = slice(b, b + 1)
             dropout_keys = (keys, keys[one]) if training else (None, None)
-            together = module(h, mask, durations, dropout_keys[0])
-            alone = module(h[one, :, :n], mask[one, :, :n], durations[one, :n], dropout_keys[1])
+            together = module(h, mask, durations, keys, dropout_keys[0])
+            alone = module(h[one, :, :n], mask[one, :, :n], durations[one, :n], keys[one], dropout_keys[1])
             torch.testing.assert_close(together[one, :n], alone, atol=2e-5, rtol=1e-5)
             assert not together[b, n:].any()
     together = module.predict(h, mask, keys, 0.8)
@@ -176,10 +176,11 @@ def test_a_ragged_batch_equals_single_runs(kind):
 def test_keys_decide_dropout_and_noise(kind):
     module = predictor(kind)
     h, mask, durations, keys = a_batch()
-    loss = module(h, mask, durations, keys)
-    assert loss.shape == durations.shape and torch.equal(loss, module(h, mask, durations, keys))
-    assert not torch.equal(loss, module(h, mask, durations, keys + 1))
-    assert torch.equal(module(h, mask, durations, None), module(h, mask, durations, None))
+    loss = module(h, mask, durations, keys, keys)
+    assert loss.shape == durations.shape and torch.equal(loss, module(h, mask, durations, keys, keys))
+    assert not torch.equal(loss, module(h, mask, durations, keys, keys + 1))
+    without_dropout = module(h, mask, durations, keys)
+    assert torch.equal(without_dropout, module(h, mask, durations, keys + 1)) == (kind == "deterministic")
     same = torch.equal(module.predict(h, mask, keys), module.predict(h, mask, keys + 1))
     assert same == (kind == "deterministic")
     assert torch.isfinite(module.predict(h, mask, keys, noise_scale=0.0)).all()
@@ -190,7 +191,7 @@ def test_every_weight_has_a_gradient(kind):
     module = predictor(kind, dropout=0.1)
     h, mask, durations, keys = a_batch()
     h.requires_grad_()
-    module(h, mask, durations, keys).sum().backward()
+    module(h, mask, durations, keys, keys).sum().backward()
     for name, p in module.named_parameters():
         assert p.grad is not None and torch.isfinite(p.grad).all() and p.grad.abs().max() > 0, name
     assert h.grad.abs().sum() > 0  # detaching is the caller's decision
@@ -270,7 +271,7 @@ def test_stochastic_loss_equals_one_put_together_from_independent_parts():
         log_q = log_normal(noise) - log_det_q - torch.log(u * (1 - u)).sum()
         z, log_det_p = run(theirs.flows, torch.cat([torch.log(d - u), uv[:, 1:]], 1), c)
         log_p = log_normal(z) + log_det_p - torch.log(d - u).sum()
-        loss = ours(h, mask, durations, None)
+        loss = ours(h, mask, durations, torch.zeros(len(h), dtype=torch.int64))
     assert loss.sum().item() == pytest.approx((log_q - log_p).item(), rel=1e-5)
 
 
@@ -284,7 +285,7 @@ def test_untrained_loss_per_token():
     h, mask = torch.randn(4, HIDDEN, 1000), torch.ones(4, 1, 1000, dtype=torch.bool)
     for frames, expected in {1: 1.07, 2: 1.72, 3: 3.14, 8: 5.94, 20: 9.21}.items():
         with torch.no_grad():
-            loss = module(h, mask, torch.full((4, 1000), frames), torch.arange(4)).mean()
+            loss = module(h, mask, torch.full((4, 1000), frames), torch.arange(4), torch.arange(4)).mean()
         assert loss.item() == pytest.approx(expected, rel=0.06)
 
 

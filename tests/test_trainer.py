@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 
 import pytest
 import torch
@@ -68,26 +69,23 @@ def test_the_number_of_workers_changes_nothing(compose, tmp_path):
     assert differences(without_header(states[0]), without_header(states[1])) == []
 
 
-@pytest.mark.parametrize("forgotten", ["model", "ema", "optimizer", "discriminator", "optimizer_d", "step", "best"])
-def test_a_forgotten_part_of_the_state_is_noticed(compose, tmp_path, monkeypatch, forgotten):
-    """The resume test can fail: leave out one part at a time, and the runs differ."""
+def test_a_forgotten_part_of_the_state_is_noticed(compose, tmp_path, monkeypatch):
+    """The resume test can fail: leave out one part of the state at a time, and the runs differ."""
     base = ["trainer.steps=12", "trainer.validate_every_steps=3", *DISCRIMINATOR, "discriminator.start_step=2"]
+    base += ["trainer.best_metric=val/alignment/mean_ms"]  # best at step 3, so that forgetting it shows
     whole = run(compose, tmp_path, "whole", *base)
-    run(compose, tmp_path, "parts", *base, "trainer.stop_after_step=6")
-    fresh = {}
-    state_of = Trainer.state
-    resume = Trainer.resume
+    run(compose, tmp_path, "half", *base, "trainer.stop_after_step=6")
+    resume, state_of = Trainer.resume, Trainer.state
+    for forgotten in ("model", "ema", "optimizer", "discriminator", "optimizer_d", "step", "best"):
 
-    def forgetful(self):
-        fresh.update(copy.deepcopy(state_of(self)))
-        self.checkpoints._found[forgotten] = fresh[forgotten]
-        resume(self)
+        def forgetful(self, forgotten=forgotten):
+            self.checkpoints._found[forgotten] = copy.deepcopy(state_of(self)[forgotten])
+            resume(self)
 
-    monkeypatch.setattr(Trainer, "resume", forgetful)
-    parts = run(compose, tmp_path, "parts", *base)
-    assert differences(without_header(whole), without_header(parts)) or (
-        losses(tmp_path / "whole") != losses(tmp_path / "parts")
-    )
+        shutil.copytree(tmp_path / "half", tmp_path / forgotten)
+        monkeypatch.setattr(Trainer, "resume", forgetful)
+        parts = run(compose, tmp_path, forgotten, *base)
+        assert differences(without_header(whole), without_header(parts)), f"{forgotten}: went unseen"
 
 
 def test_accumulation_is_a_big_batch(compose, tmp_path):
@@ -132,7 +130,7 @@ def test_a_nan_stops_before_the_weights_are_touched(compose, tmp_path, monkeypat
         return step(self, micro_batches)
 
     monkeypatch.setattr(Trainer, "step", poisoned)
-    with pytest.raises(FloatingPointError, match=r"step 4: not finite: kl.*DEMO"):
+    with pytest.raises(FloatingPointError, match=r"step 4: not finite: kl.*demo-"):
         run(compose, tmp_path, "nan", "trainer.steps=6", "trainer.checkpoint_every_steps=2")
     assert differences(seen["before"], seen["trainer"].model.state_dict()) == []
     assert checkpoint.read(tmp_path / "nan" / "checkpoints" / "last.pt")["step"] == 2

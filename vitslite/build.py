@@ -184,7 +184,11 @@ def objective(config: Config) -> Objective:
 
 
 def checkpoints(config: Config, frontend: Frontend) -> Checkpoints:
-    environment = {"torch": torch.__version__, "threads": torch.get_num_threads(), "ranks": distributed.world_size()}
+    environment = {
+        "torch": str(torch.__version__),
+        "threads": torch.get_num_threads(),
+        "ranks": distributed.world_size(),
+    }
     header = {"config": to_dict(config), "frontend": frontend.state(), "environment": environment}
     return Checkpoints(Path(config.run_dir), header)
 

@@ -1,11 +1,10 @@
 """Duration predictors: how many frames does each token last?
 
-Both have forward(h, token_mask, durations, keys) -> loss per token [B, L], zero on padding, and
+Both have forward(h, token_mask, durations, keys, dropout_keys) -> loss per token [B, L], zero on padding, and
 predict(h, token_mask, keys, noise_scale) -> log-durations [B, L], natural logarithm of frames, zero on padding.
 
 `h` [B, H, L] comes from the text encoder; detach it to keep this loss from shaping the encoder, as VITS does.
-`keys` are the random keys of randomness.py. `keys=None` switches dropout off and, where noise is needed, takes the
-same noise for every utterance.
+`keys` are the random keys of randomness.py, for noise; `dropout_keys` those for dropout, None in evaluation.
 """
 
 from dataclasses import dataclass
@@ -69,11 +68,12 @@ class DeterministicDurations(nn.Module):
         h: Float[Tensor, "B H L"],
         token_mask: Bool[Tensor, "B 1 L"],
         durations: Int[Tensor, "B L"],
-        keys: Int[Tensor, "B"] | None,
+        keys: Int[Tensor, "B"],
+        dropout_keys: Int[Tensor, "B"] | None = None,
     ) -> Float[Tensor, "B L"]:
         """Squared log ratio per token. A token without frames counts as one of 1e-6 frames, as in VITS."""
         log_durations = torch.log(durations.float() + 1e-6)
-        return (self._log_durations(h, token_mask, keys) - log_durations) ** 2 * token_mask[:, 0]
+        return (self._log_durations(h, token_mask, dropout_keys) - log_durations) ** 2 * token_mask[:, 0]
 
     def predict(
         self,
@@ -139,15 +139,15 @@ class StochasticDurations(nn.Module):
         h: Float[Tensor, "B H L"],
         token_mask: Bool[Tensor, "B 1 L"],
         durations: Int[Tensor, "B L"],
-        keys: Int[Tensor, "B"] | None,
+        keys: Int[Tensor, "B"],
+        dropout_keys: Int[Tensor, "B"] | None = None,
     ) -> Float[Tensor, "B L"]:
         """A one-sample estimate of the bound, nats per token, summed over both coordinates."""
-        c = self._condition(h, token_mask, keys)
+        c = self._condition(h, token_mask, dropout_keys)
         d = durations[:, None].float() * token_mask
-        noise_keys = torch.zeros_like(durations[:, 0], dtype=torch.int64) if keys is None else keys
-        noise = randomness.normal(noise_keys, "duration.posterior", 2, durations.shape[1]) * token_mask
+        noise = randomness.normal(keys, "duration.posterior", 2, durations.shape[1]) * token_mask
 
-        log_q, logit_u, v = self._posterior(c, d, token_mask, keys, noise)
+        log_q, logit_u, v = self._posterior(c, d, token_mask, dropout_keys, noise)
         log_d = torch.log((d - torch.sigmoid(logit_u)).clamp(min=1e-5)) * token_mask
         z, log_det = self._flow(self.flows, torch.cat([log_d, v], dim=1), token_mask, c)
         log_p = _standard_normal(z) + log_det - log_d[:, 0]  # d log(x) / dx = 1 / x

@@ -54,8 +54,8 @@ class VITS(nn.Module):
 
     `forward(batch)` -> Outputs, the inputs of every loss term. `infer(tokens, ...)` -> Synthesis.
     `reconstruct(batch)` -> audio decoded from the posterior. An utterance gives the same numbers (up to rounding) in
-    any batch. Dropout is on under `train()`; under `eval()` the stochastic duration loss takes the same noise for every
-    utterance. All other noise is keyed by `batch.keys` in both modes.
+    any batch. Dropout is on under `train()` alone; the noise of q, of the durations and of the segments is keyed by
+    `batch.keys` in both modes.
     """
 
     def __init__(self, settings: ModelSettings, n_symbols: int, n_fft: int, n_mels: int, hop_length: int):
@@ -85,7 +85,7 @@ class VITS(nn.Module):
         latents = Latents(q=q, p=p, z=z, z_p=z_p, log_det=log_det, mask=frame_mask)
 
         # Detached: durations shall follow the encoder, not bend it (VITS, section 2.2.2).
-        duration_loss = self.duration_predictor(h.detach(), token_mask, durations, dropout_keys)
+        duration_loss = self.duration_predictor(h.detach(), token_mask, durations, batch.keys, dropout_keys)
 
         audio, z, audio_frames = self._segments(batch, z)
         audio_hat = self.decoder(z, frame_mask if self.settings.segment_frames is None else None)  # None: all valid
