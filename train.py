@@ -33,7 +33,8 @@ def train(cfg: DictConfig, overrides: list[str]) -> Trainer:
         objective = build.objective(config)  # Outputs -> named losses
         command_line.announce(config, device, corpus, model, discriminator)
         checkpoints = build.checkpoints(config, corpus.frontend)
-        with build.tracker(config, overrides) as tracker:
+        run_dir = build.run_directory(config, corpus)
+        with build.tracker(config, run_dir, overrides) as tracker:
             trainer = Trainer(config.trainer, model, discriminator, objective, data, tracker, checkpoints, device)
             trainer.fit()
         command_line.conclude(config, trainer)

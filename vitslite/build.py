@@ -154,7 +154,8 @@ def corpus(config: Config) -> Corpus:
 def data(config: Config, corpus: Corpus) -> Data:
     """Training batches by step, and the fixed ones for validation."""
     rank, world = distributed.rank(), distributed.world_size()
-    loader = Loader(corpus.train, config.data, config.audio, config.seed, rank, world)
+    on_gpu = config.trainer.device != "cpu" and torch.cuda.is_available()
+    loader = Loader(corpus.train, config.data, config.audio, config.seed, rank, world, pin_memory=on_gpu)
     return Data(
         corpus=corpus,
         audio=config.audio,
@@ -193,13 +194,19 @@ def checkpoints(config: Config, frontend: Frontend) -> Checkpoints:
     return Checkpoints(Path(config.run_dir), header)
 
 
-def tracker(config: Config, overrides: list[str]) -> Tracker:
-    """The run directory's own log and W&B; writes the resolved configuration beside them."""
+def run_directory(config: Config, corpus: Corpus) -> Path:
+    """The run's directory, with its settings and the list of what was skipped in it."""
     run_dir = Path(config.run_dir)
-    tags = [o for o in overrides if not o.startswith(("name=", "run_dir=", "tracking", "hydra")) and len(o) <= 64]
     if distributed.is_main():
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
+        (run_dir / "skipped.tsv").write_text(corpus.skipped.report())
+    return run_dir
+
+
+def tracker(config: Config, run_dir: Path, overrides: list[str]) -> Tracker:
+    """The run directory's own log and W&B. The overrides become tags."""
+    tags = [o for o in overrides if not o.startswith(("name=", "run_dir=", "tracking", "hydra")) and len(o) <= 64]
     return Tracker(
         config.tracking, run_dir, config.name, group_name(config), tags, to_dict(config), distributed.is_main()
     )

@@ -1,0 +1,132 @@
+"""The commands a newcomer types, as processes: train, go on, interrupt, sweep, speak, and what they say when it fails."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import ROOT
+
+SMOKE = ["experiment=smoke", "threads=1", "data.n_sentences=60", "tracking=local"]
+
+
+def command(script: str, *arguments: str, cache: Path, **kwargs) -> subprocess.CompletedProcess:
+    environment = os.environ | {"WANDB_MODE": "offline"}
+    if script == "train.py":
+        arguments = (*arguments, f"data.cache={cache}")
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        check=False,
+        **kwargs,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(cache, tmp_path_factory) -> Path:
+    """A run of the smoke experiment with W&B, in a folder that is not the project's."""
+    folder = tmp_path_factory.mktemp("here")
+    done = command("train.py", *SMOKE[:-1], "tracking=wandb", cache=cache, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    for said in ("checkpoints/", "samples/step_000004/", "curves.png", "metrics.jsonl", "wandb sync", "kl=0.2"):
+        assert said in done.stdout, said
+    return folder / "runs" / "smoke-data.n_sentences=60-threads=1"
+
+
+def test_a_run_leaves_everything_in_its_directory(trained):
+    assert [p.name for p in trained.parent.parent.iterdir()] == ["runs"]
+    names = {p.name for p in trained.iterdir()}
+    assert {"checkpoints", "config.yaml", "curves.png", "metrics.jsonl", "samples", "skipped.tsv", "wandb"} <= names
+    assert sorted(p.name for p in (trained / "checkpoints").iterdir()) == ["best.pt", "last.pt"]
+    samples = sorted((trained / "samples" / "step_000004").iterdir())
+    assert sum(p.suffix == ".wav" for p in samples) == 9 and sum(p.suffix == ".png" for p in samples) == 6
+    rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert {"loss/kl", "loss/mel", "loss/duration", "loss/total", "grad_norm", "learning_rate"} <= set(rows[0])
+    assert {"val/loss/kl", "val/alignment/mean_ms"} <= set().union(*rows)
+
+
+def test_speaking(trained, cache, tmp_path):
+    text = "The young fox painted a bridge. Where did Ruth hide it?"
+    wavs = []
+    for name in ("a.wav", "b.wav"):
+        done = command("scripts/synthesize.py", str(trained), text, "-o", str(tmp_path / name), cache=cache)
+        assert done.returncode == 0, done.stderr
+        wav, rate = soundfile.read(tmp_path / name)
+        assert rate == 16000 and len(wav) > 8000 and np.abs(wav).max() > 0
+        wavs.append((tmp_path / name).read_bytes())
+    assert wavs[0] == wavs[1]
+    other = tmp_path / "c.wav"
+    command("scripts/synthesize.py", str(trained), text, "-o", str(other), "--seed", "1", cache=cache)
+    assert other.read_bytes() != wavs[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["RUN", ""], "nothing to speak"),
+        (["RUN", "?!"], "nothing to speak"),
+        (["no/such/run", "Hello."], "no/such/run: no such run"),
+        (["RUN/samples", "Hello."], "no checkpoint"),
+        (["RUN/config.yaml", "Hello."], "config.yaml: damaged or not a checkpoint"),
+        (["RUN", "Hello.", "--speed", "0"], "speed=0"),
+        (["RUN", "Hello.", "-o", "RUN/config.yaml"], "config.yaml exists: add --overwrite"),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "",
+)
+def test_speaking_says_what_is_wrong(trained, cache, tmp_path, arguments, message):
+    arguments = [a.replace("RUN", str(trained)) for a in arguments]
+    output = [] if "-o" in arguments else ["-o", str(tmp_path / "out.wav")]
+    done = command("scripts/synthesize.py", *arguments, *output, cache=cache)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1 and message in done.stderr, done.stderr
+    assert not (tmp_path / "out.wav").exists()
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(cache, tmp_path):
+    arguments = [*SMOKE, "trainer.steps=100000", "trainer.checkpoint_every_steps=100000", f"data.cache={cache}"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *arguments],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    metrics = tmp_path / "runs" / "smoke-data.n_sentences=60-threads=1" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) > 5):
+        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in err
+    assert "the same command goes on" in out
+    steps = max(json.loads(line)["step"] for line in metrics.read_text().splitlines())
+    again = command("train.py", *SMOKE, f"trainer.steps={steps + 3}", cache=cache, cwd=tmp_path)
+    assert again.returncode == 0 and f"going on from step {steps}" in again.stdout, again.stdout
+
+
+def test_a_sweep_trains_every_job_and_a_failing_one_stops_no_other(cache, tmp_path):
+    jobs = ["objective.kl=half_analytic,closed_form,monte_carlo", "trainer.steps=1", "trainer.sample_every_steps=0"]
+    done = command("train.py", "-m", *SMOKE, *jobs, cache=cache, cwd=tmp_path)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1 and "model/flow=none" in done.stderr, done.stderr
+    runs = sorted(p.name for p in (tmp_path / "runs").iterdir() if p.is_dir())
+    assert len(runs) == 2 and "half_analytic" in runs[0] and "monte_carlo" in runs[1], runs
+
+
+def test_two_processes_train_one_run(cache, tmp_path):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    arguments = [str(ROOT / "train.py"), *SMOKE, f"data.cache={cache}"]
+    done = subprocess.run([*launcher, *arguments], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "2 ranks" in done.stdout and done.stdout.count("checkpoints:") == 1
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == ["smoke-data.n_sentences=60-threads=1"]
