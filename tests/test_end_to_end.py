@@ -1,4 +1,4 @@
-"""The commands a newcomer types, as processes: train, go on, interrupt, sweep, speak, and what they say when it fails."""
+"""The commands a newcomer types, as processes: train, go on, interrupt, sweep, speak, and what they say in trouble."""
 
 import json
 import os

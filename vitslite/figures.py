@@ -1,5 +1,6 @@
 """Pictures: the alignment, the spectrograms, the curves. The one owner of matplotlib. Each function writes a PNG."""
 
+import textwrap
 from pathlib import Path
 
 import matplotlib
@@ -10,6 +11,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
+
+TITLE_WIDTH = 90  # characters; longer sentences are cut
 
 
 def alignment(
@@ -32,7 +35,7 @@ def alignment(
         tokens, frames = zip(*onsets, strict=True)
         axes.plot(np.array(frames) - 0.5, tokens, "w+", markersize=6, label="true onsets")
     axes.set_yticks(range(len(symbols)), symbols, fontsize=6)
-    axes.set(xlabel="spectrogram frame", ylabel="token", title=title)
+    axes.set(xlabel="spectrogram frame", ylabel="token", title=textwrap.shorten(title, TITLE_WIDTH))
     axes.legend(loc="lower right", fontsize=8)
     figure.colorbar(image, label="log-likelihood below the frame's best, nats")
     return _save(figure, path)
@@ -46,7 +49,7 @@ def spectrograms(path: Path, mels: dict[str, Float[Tensor, "M T"]], title: str) 
         image = axes.imshow(mel.float().cpu().numpy(), origin="lower", aspect="auto", vmin=-10, vmax=2, cmap="viridis")
         axes.set(xlim=(0, width), ylabel="mel bin", title=name)
     rows[-1, 0].set_xlabel("spectrogram frame")
-    figure.suptitle(title)
+    figure.suptitle(textwrap.shorten(title, TITLE_WIDTH))
     figure.colorbar(image, ax=rows[:, 0].tolist(), label="log mel")
     return _save(figure, path)
 

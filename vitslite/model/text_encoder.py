@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ class TextEncoderSettings:
     kernel: int = 3  # tokens, in the feed-forward layers; odd
     window: int = 4  # tokens to each side whose distance the attention knows
     dropout: float = 0.1
+    log_std_scale: float = 1.0  # of the initial weights of the prior's log_std; small: all tokens start equally wide
 
 
 class TextEncoder(nn.Module):
@@ -40,6 +42,9 @@ class TextEncoder(nn.Module):
         nn.init.normal_(self.embedding.weight, std=s.hidden**-0.5)
         self.layers = nn.ModuleList(EncoderLayer(s, f"text_encoder.{i}") for i in range(s.n_layers))
         self.proj = nn.Conv1d(s.hidden, 2 * n_latent, 1)
+        with torch.no_grad():
+            self.proj.weight[n_latent:] *= s.log_std_scale
+            self.proj.bias[n_latent:] *= s.log_std_scale
 
     def forward(
         self,
