@@ -28,7 +28,7 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory) -> Path:
-    """The cache folder of the session; the demo corpus of `SMALL` is made in it by the first test that needs it."""
+    """The cache folder of the session; the first test that needs a demo corpus makes it there."""
     return tmp_path_factory.mktemp("cache")
 
 

@@ -53,7 +53,7 @@ def align(score):
 
 
 def test_published_numbers():
-    """OBJECTIVES T30: scores of two unit examples, the best path and its value."""
+    """T30: scores of two unit examples, the best path and its value."""
     assert align(np.array([[0.0, -2, -3], [-1, -1, 0]])).tolist() == [1, 2]
 
     z_p = torch.tensor([[[0.2, 1.5, 1.0], [-1.0, 0.3, 1.2]]])

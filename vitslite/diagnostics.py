@@ -36,7 +36,7 @@ def latent_statistics(outputs: Outputs) -> dict[str, float]:
 
 @torch.no_grad()
 def gradient_norms(model: nn.Module) -> dict[str, float]:
-    """The norm of the last gradient by top-level module. Which loss feeds which module: OBJECTIVES 1.1."""
+    """The norm of the last gradient by top-level module. Which loss feeds which module: tests/test_routing.py."""
     norms = {}
     for name, module in model.named_children():
         gradients = [p.grad for p in module.parameters() if p.grad is not None]

@@ -47,8 +47,8 @@ def monte_carlo(x: Latents) -> Float[Tensor, "B D T"]:
 def closed_form(x: Latents) -> Float[Tensor, "B D T"]:
     """KL(N_q || N_p) of two Gaussians, nats per element. No noise, but true only where f is the identity.
 
-    Needs model/flow=none: behind a flow f(z) is not Gaussian any more, and no sample enters to notice (OBJECTIVES: the
-    error is Var[t(z)] of the coupling's shift, and more). `build` refuses other flows.
+    Needs model/flow=none: behind a flow f(z) is not Gaussian any more, and no sample enters to notice. Ignoring
+    a coupling's shift t, say, misses its variance and its mean. `build` refuses other flows.
     """
     return gaussian_kl(x.q, x.p)
 

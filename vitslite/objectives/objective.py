@@ -8,7 +8,7 @@
     adversarial, feature_matching               mean over utterances
 
 Every mean divides by the count over the *global* batch, over all ranks and micro-batches: the mean of per-rank means is
-another objective when lengths differ (OBJECTIVES 2.2, T10). So each rank's term is a share, the shares add up to
+another objective when lengths differ (docs/identities.md, T10). So each rank's term is a share, the shares add up to
 the term, and gradients are summed over ranks, not averaged.
 
 Half precision stops here: everything below is fp32, whatever autocast says outside.
