@@ -13,7 +13,7 @@ CONTENT = {"config": {"a": {"b": 1}, "trainer": {"steps": 3}}, "frontend": {}, "
 
 
 def header(**config):
-    return {"config": {"a": {"b": 1}, "trainer": {"steps": 3}} | config, "frontend": {}}
+    return {"config": {"a": {"b": 1}, "trainer": {"steps": 3}} | config, "frontend": {}, "environment": {"threads": 1}}
 
 
 def test_round_trip(tmp_path):
@@ -31,13 +31,15 @@ def test_no_checkpoint_is_a_fresh_start(tmp_path):
     assert Checkpoints(tmp_path, header()).take_last() is None
 
 
-def test_other_settings_are_refused_and_named(tmp_path):
+def test_other_settings_are_refused_and_named(tmp_path, capsys):
     Checkpoints(tmp_path, header()).save({"model": {}, "step": 1}, is_best=False)
     with pytest.raises(ValueError, match=r"a\.b=1 \(now 2\).*name="):
         Checkpoints(tmp_path, header(a={"b": 2}))
     with pytest.raises(ValueError, match="symbols"):
         Checkpoints(tmp_path, header() | {"frontend": {"symbols": "x"}})
     assert Checkpoints(tmp_path, header(trainer={"steps": 9})).take_last() is not None  # free to change
+    Checkpoints(tmp_path, header() | {"environment": {"threads": 2}})
+    assert "threads=1 (now 2)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])

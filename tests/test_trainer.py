@@ -72,7 +72,7 @@ def test_the_number_of_workers_changes_nothing(compose, tmp_path):
 def test_a_forgotten_part_of_the_state_is_noticed(compose, tmp_path, monkeypatch):
     """The resume test can fail: leave out one part of the state at a time, and the runs differ."""
     base = ["trainer.steps=12", "trainer.validate_every_steps=3", *DISCRIMINATOR, "discriminator.start_step=2"]
-    base += ["trainer.best_metric=val/alignment/mean_ms"]  # best at step 3, so that forgetting it shows
+    base += ["trainer.best_metric=val/kl/negative_elements"]  # lowest at step 3, so that forgetting it shows
     whole = run(compose, tmp_path, "whole", *base)
     run(compose, tmp_path, "half", *base, "trainer.stop_after_step=6")
     resume, state_of = Trainer.resume, Trainer.state
@@ -99,6 +99,18 @@ def test_accumulation_is_a_big_batch(compose, tmp_path):
     for key, value in rows[1].items():
         if key.startswith(("loss/", "grad_norm")):
             assert rows[2][key] == pytest.approx(value, rel=1e-5), key
+
+
+def test_bf16_stays_close_to_fp32(compose, tmp_path):
+    """Half precision in the networks alone: the first losses agree to a few per cent, and it trains on."""
+    rows = {}
+    for precision in ("fp32", "bf16"):
+        state = run(compose, tmp_path, precision, "trainer.steps=3", f"trainer.precision={precision}", *DISCRIMINATOR)
+        assert all(value.dtype == torch.float32 for value in state["model"].values())
+        rows[precision] = json.loads((tmp_path / precision / "metrics.jsonl").read_text().splitlines()[0])
+    for name in ("loss/kl", "loss/mel", "loss/duration"):
+        assert rows["bf16"][name] == pytest.approx(rows["fp32"][name], rel=0.05), name
+        assert rows["bf16"][name] != rows["fp32"][name], name
 
 
 def test_observing_changes_nothing(compose, tmp_path):

@@ -72,6 +72,9 @@ class Checkpoints:
             )
         if stored["frontend"] != self.header["frontend"]:
             raise ValueError(f"{self.last} was trained on other symbols than data.root has now: use a new name=...")
+        changed = changed_settings(stored["environment"], self.header["environment"])
+        if changed:
+            print(f"note: going on in another environment, so not bit for bit: {'; '.join(changed)}", flush=True)
         return stored
 
 

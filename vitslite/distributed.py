@@ -85,10 +85,3 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     dist.all_reduce(flat)
     for p, grad in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
         p.grad.copy_(grad.view_as(p))
-
-
-def copy_from_main(module: nn.Module) -> None:
-    """Give every rank the main rank's weights and buffers."""
-    if dist.is_initialized():
-        for tensor in module.state_dict().values():
-            dist.broadcast(tensor, src=0)

@@ -6,7 +6,6 @@ Parts are handed in (build.py makes them); nothing is built here. Batch k, its n
 
 import contextlib
 import math
-import signal
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -16,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from vitslite import diagnostics, distributed, figures
+from vitslite.adversary import Adversary
 from vitslite.checkpoint import Checkpoints
 from vitslite.datasets.data import Data
 from vitslite.discriminators import Discriminator
 from vitslite.ema import EMA
-from vitslite.objectives import adversarial
+from vitslite.interrupt import StopRequest
 from vitslite.objectives.objective import Counts, Losses, Objective
 from vitslite.optimization import OptimizerSettings, adamw, clip, rate_factor, update
 from vitslite.progress import Progress
@@ -73,7 +73,6 @@ class Trainer:
         settings.check()
         self.settings = settings
         self.model = model.to(device)
-        self.discriminator = discriminator.to(device) if discriminator else None
         self.objective = objective.to(device)
         self.data = data
         self.data.features.to(device)
@@ -82,11 +81,13 @@ class Trainer:
         self.device = device
         self.ema = EMA(self.model, settings.ema_decay) if settings.ema_decay > 0 else None
         self.optimizer = adamw(self.model, settings.optimizer)
-        self.optimizer_d = adamw(self.discriminator, settings.optimizer) if discriminator else None
+        self.adversary = None
+        if discriminator is not None:
+            self.adversary = Adversary(discriminator.to(device), settings.optimizer, data.audio.hop_length)
         self.validator = Validator(data, self.objective, device, tracker.run_dir)
         self.completed_steps = 0
         self.best = math.inf
-        self.stop_requested = False  # by a signal to this process
+        self.stop_request = StopRequest()  # to this process
         self.interrupted = False  # agreed on by all ranks
 
     def fit(self) -> None:
@@ -96,7 +97,7 @@ class Trainer:
         if self.completed_steps >= last:
             return
         batches = self.data.loader.batches(self.completed_steps, self.settings.accumulate)
-        with self._interruptible(), Progress(self.completed_steps, self.settings.steps) as progress:
+        with self.stop_request, Progress(self.completed_steps, self.settings.steps) as progress:
             while self.completed_steps < last and not self.interrupted:
                 # One training step.
                 metrics = self.step(next(batches))
@@ -129,14 +130,14 @@ class Trainer:
         counts = self._global_counts(batches)
 
         # The discriminator first, on what the model makes now.
-        judged = self.discriminator is not None and self.completed_steps >= self.discriminator.settings.start_step
+        judged = self.adversary is not None and self.adversary.joins(self.completed_steps)
         generated: list[Outputs | None] = [None] * len(batches)
+        terms: dict[str, Tensor] = {}
         if judged:
-            generated = self._update_discriminator(batches, counts, factor)
+            generated, terms["discriminator"] = self._update_discriminator(batches, counts, factor)
 
         # Then the model. Every rank's and micro-batch's loss is a share of one mean, so gradients add up.
         self.optimizer.zero_grad(set_to_none=True)
-        terms: dict[str, Tensor] = {}
         for batch, outputs in zip(batches, generated, strict=True):
             losses = self._losses(batch, outputs, counts, judged)
             losses.total.backward()
@@ -144,7 +145,7 @@ class Trainer:
                 terms[name] = terms.get(name, 0.0) + value.detach()
         distributed.sum_gradients(self.model.parameters())
         norm = clip(self.model, self.settings.optimizer.max_grad_norm)
-        self._require_finite(norm, terms, micro_batches)
+        self._require_finite(norm, terms, batches)
         update(self.optimizer, self.settings.optimizer.learning_rate * factor)
         if self.ema is not None:
             self.ema.update(self.model, self.completed_steps + 1)
@@ -155,47 +156,30 @@ class Trainer:
     def _losses(self, batch: Batch, outputs: Outputs | None, counts: Counts, judged: bool) -> Losses:
         with self._autocast():
             outputs = outputs or self.model(batch)
-            if not judged:
-                return self.objective(outputs, counts)
-            # Frozen: the model's pass through the discriminator must not leave gradients there.
-            self.discriminator.requires_grad_(False)
-            real, fake = self._excerpts(outputs, batch)
-            with torch.no_grad():
-                real_judgements = self.discriminator(real)
-            losses = self.objective(outputs, counts, real_judgements, self.discriminator(fake))
-            self.discriminator.requires_grad_(True)
-            return losses
+            judgements = self.adversary.judge(outputs, batch) if judged else ()
+            return self.objective(outputs, counts, *judgements)
 
-    def _update_discriminator(self, batches: list[Batch], counts: Counts, factor: float) -> list[Outputs | None]:
+    def _update_discriminator(
+        self, batches: list[Batch], counts: Counts, factor: float
+    ) -> tuple[list[Outputs | None], Tensor]:
         """One discriminator update. The model's outputs are kept for its own update when there is one micro-batch.
 
         With several they are made again, which keyed noise makes the same, so that memory holds one at a time.
         """
         keep = len(batches) == 1
-        outputs = None
-        self.optimizer_d.zero_grad(set_to_none=True)
+        loss, outputs = 0.0, None
         for batch in batches:
             with self._autocast():
                 with torch.set_grad_enabled(keep):
                     outputs = self.model(batch)
-                real, fake = self._excerpts(outputs, batch)
-                judgements = self.discriminator(real), self.discriminator(fake.detach())
-            loss = adversarial.discriminator_loss(*judgements).sum() / counts.utterances
-            loss.backward()
-        distributed.sum_gradients(self.discriminator.parameters())
-        norm = clip(self.discriminator, self.settings.optimizer.max_grad_norm)
-        self._require_finite(norm, {"discriminator": loss.detach()}, batches)
-        update(self.optimizer_d, self.settings.optimizer.discriminator_learning_rate * factor)
-        return [outputs] if keep else [None] * len(batches)
-
-    def _excerpts(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
-        return adversarial.excerpts(
-            outputs, batch, self.discriminator.settings.segment_frames, self.data.audio.hop_length
-        )
+                loss = loss + self.adversary.learn(outputs, batch, counts.utterances)
+        norm = self.adversary.update(factor)
+        self._require_finite(norm, {"discriminator": loss}, batches)
+        return ([outputs] if keep else [None] * len(batches)), loss
 
     def _global_counts(self, batches: list[Batch]) -> Counts:
         local = sum(self.objective.counts(batch).flat() for batch in batches)
-        stop = torch.tensor([float(self.stop_requested)], device=self.device)
+        stop = torch.tensor([float(self.stop_request.made)], device=self.device)
         counts, stops = distributed.all_sum(torch.cat([local, stop])).split([len(local), 1])
         self.interrupted = bool(stops > 0)
         return Counts.from_flat(counts)
@@ -220,7 +204,7 @@ class Trainer:
         row = {f"loss/{name}": value for name, value in zip(names, values.tolist(), strict=True)}
         weights = asdict(self.objective.weights)
         return row | {
-            "loss/total": sum(weights[name] * row[f"loss/{name}"] for name in names),
+            "loss/total": sum(weight * row.get(f"loss/{name}", 0.0) for name, weight in weights.items()),
             "grad_norm": float(metrics["grad_norm"]),
             **diagnostics.gradient_norms(self.model),
             "learning_rate": self.settings.optimizer.learning_rate * self._last["factor"],
@@ -242,8 +226,7 @@ class Trainer:
             self.tracker.log(self.completed_steps, metrics)
             is_best = metrics[self.settings.best_metric] < self.best
             self.best = min(self.best, metrics[self.settings.best_metric])
-        distributed.barrier()
-        return is_best
+        return bool(distributed.all_sum(torch.tensor([float(is_best)], device=self.device)) > 0)
 
     def sample(self) -> None:
         """Leave wavs, alignments, spectrograms and curves in the run directory and in W&B."""
@@ -268,21 +251,19 @@ class Trainer:
             "model": self.model.state_dict(),
             "ema": self.ema.model.state_dict() if self.ema else None,
             "optimizer": self.optimizer.state_dict(),
-            "discriminator": self.discriminator.state_dict() if self.discriminator else None,
-            "optimizer_d": self.optimizer_d.state_dict() if self.optimizer_d else None,
+            "discriminator": self.adversary.discriminator.state_dict() if self.adversary else None,
+            "optimizer_d": self.adversary.optimizer.state_dict() if self.adversary else None,
         }
 
     def resume(self) -> None:
         """Go on from the run's last checkpoint, if there is one."""
         state = self.checkpoints.take_last()
         if state is None:
-            distributed.copy_from_main(self.model)
-            if self.discriminator is not None:
-                distributed.copy_from_main(self.discriminator)
             return
         self.completed_steps, self.best = state["step"], state["best"]
-        parts = {"model": self.model, "optimizer": self.optimizer, "discriminator": self.discriminator}
-        parts |= {"optimizer_d": self.optimizer_d, "ema": self.ema and self.ema.model}
+        parts = {"model": self.model, "optimizer": self.optimizer, "ema": self.ema and self.ema.model}
+        if self.adversary is not None:
+            parts |= {"discriminator": self.adversary.discriminator, "optimizer_d": self.adversary.optimizer}
         for name, part in parts.items():
             if part is not None:
                 part.load_state_dict(state[name])
@@ -305,19 +286,3 @@ class Trainer:
 
     def _is_time(self, every_steps: int) -> bool:
         return every_steps > 0 and self.completed_steps % every_steps == 0
-
-    @contextlib.contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """SIGINT and SIGTERM ask for a stop after the next step; a second SIGINT stops at once."""
-
-        def ask(number: int, frame: object) -> None:
-            if self.stop_requested and number == signal.SIGINT:
-                raise KeyboardInterrupt
-            self.stop_requested = True
-
-        previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
