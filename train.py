@@ -32,7 +32,7 @@ def train(cfg: DictConfig, overrides: list[str]) -> Trainer:
         discriminator = build.discriminator(config)  # audio -> judgements, or None
         objective = build.objective(config)  # Outputs -> named losses
         command_line.announce(config, device, corpus, model, discriminator)
-        checkpoints = build.checkpoints(config, corpus.frontend)
+        checkpoints = build.checkpoints(config, corpus, device)
         run_dir = build.run_directory(config, corpus)
         with build.tracker(config, run_dir, overrides) as tracker:
             trainer = Trainer(config.trainer, model, discriminator, objective, data, tracker, checkpoints, device)

@@ -23,7 +23,7 @@ def main(out: Path, run_dir: Path, cache: Path, fault: str, overrides: list[str]
         corpus = build.corpus(config)
         data = build.data(config, corpus)
         objective = build.objective(config)
-        if fault == "own_counts":  # every rank divides by its own lengths: the usual mistake
+        if fault == "planted":  # every rank divides by its own lengths: the usual mistake
             world = distributed.world_size()
             forward = Objective.forward
             objective.forward = lambda outputs, counts, *judged: _scaled(
@@ -41,21 +41,35 @@ def main(out: Path, run_dir: Path, cache: Path, fault: str, overrides: list[str]
             objective,
             data,
             build.tracker(config, build.run_directory(config, corpus), overrides),
-            build.checkpoints(config, corpus.frontend),
+            build.checkpoints(config, corpus, device),
             device,
         )
         trainer.resume()
         steps = []
+        first = update_discriminator(trainer, next(data.loader.batches(0)), fault)
         batches = data.loader.batches(0)
         for _ in range(2):
             metrics = trainer.step(next(batches))
-            names = [name for name in metrics if name != "grad_norm"]
-            terms = distributed.all_sum(torch.stack([metrics[name].double() for name in names]))
+            terms = {name: float(value) for name, value in metrics.items() if name != "grad_norm"}
             gradients = {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
-            steps.append({"terms": dict(zip(names, terms.tolist(), strict=True)), "gradients": gradients})
+            steps.append({"terms": terms, "gradients": gradients, "discriminator": first})
             trainer.completed_steps += 1
         if distributed.is_main():
             torch.save(steps, out)
+
+
+def update_discriminator(trainer, micro_batches, fault: str) -> dict[str, torch.Tensor]:
+    """One update of the discriminator on the first batch; its gradients, as AdamW has averaged them."""
+    from vitslite import distributed
+
+    batches = [trainer.data.features(batch) for batch in micro_batches]
+    sum_gradients = distributed.sum_gradients
+    if fault == "planted":
+        distributed.sum_gradients = lambda parameters: None
+    trainer._update_discriminator(batches, trainer._global_counts(batches), 1.0)
+    distributed.sum_gradients = sum_gradients
+    states = trainer.adversary.optimizer.state_dict()["state"]
+    return {str(i): state["exp_avg"].clone() for i, state in states.items()}
 
 
 def _own(objective, outputs, counts):

@@ -49,7 +49,7 @@ def test_every_experiment_runs(compose, experiment, tmp_path):
     trainer = train.train(compose(*overrides), overrides)
     assert trainer.completed_steps == 2
     rows = trainer.tracker.rows()
-    assert rows[0]["step"] == 1 and rows[0]["loss/kl"] > 0 and "val/loss/mel" in rows[-1]
+    assert rows[0]["step"] == 0 and rows[1]["step"] == 1 and rows[1]["loss/kl"] > 0 and "val/loss/mel" in rows[-1]
     assert (tmp_path / "run" / "checkpoints" / "last.pt").is_file()
 
 
@@ -72,6 +72,10 @@ def test_every_experiment_runs(compose, experiment, tmp_path):
         (["trainer.optimizer.learning_rate=0"], r"trainer\.optimizer\.learning_rate"),
         (["trainer.optimizer.schedule=linear"], r"schedule=linear.*cosine"),
         (["trainer.steps=0"], r"trainer\.steps=0"),
+        (["trainer.accumulate=0"], r"trainer\.accumulate=0"),
+        (["trainer.stop_after_step=0"], r"trainer\.stop_after_step=0"),
+        (["objective.weights.kl=-1"], r"objective\.weights\.kl=-1"),
+        (["objective.extra_resolutions=[[512,129,48]]"], r"objective\.extra_resolutions"),
         (["trainer.precision=fp16"], r"trainer\.precision=fp16.*bf16"),
         (["trainer.device=gpu"], r"trainer\.device=gpu.*cuda"),
         (["trainer.ema_decay=1"], r"trainer\.ema_decay"),
@@ -132,9 +136,7 @@ def test_names_stay_short_and_distinct():
     assert len(names) == 3 and max(map(len, names)) < 110
 
 
-def test_seeds_of_one_setting_share_a_group(compose):
-    groups = set()
-    for seed in (0, 1):
-        overrides = ["objective.kl=monte_carlo", f"seed={seed}"]
-        groups.add(build.group_name(build.parse(compose(*overrides), overrides)))
-    assert groups == {"demo-objective.kl=monte_carlo"}
+def test_seeds_of_one_setting_share_a_group():
+    for others in (["data.demo_seed=1"], [f"objective.extra_resolutions=[[{i},16,8]]" for i in range(9)]):
+        groups = {build.group_name([*others, f"seed={seed}"]) for seed in (0, 1)}
+        assert groups == {build.group_name(others)}

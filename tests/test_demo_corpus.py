@@ -170,7 +170,7 @@ def test_unknown_voice_and_sizes(tmp_path):
 def test_a_failing_worker_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "_ROOT", tmp_path)
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(RuntimeError, match="could not be spoken: exit status 1"):
+    with pytest.raises(OSError, match="could not be spoken: exit status 1"):
         make_demo_corpus(tmp_path, 5, progress=False)
     assert not list(tmp_path.rglob("DONE"))
 

@@ -37,10 +37,15 @@ def gradient_error(a: dict, b: dict) -> float:
     return (difference / sum(float((g**2).sum()) for g in b["gradients"].values())) ** 0.5
 
 
+def moment_error(a: dict, b: dict) -> float:
+    difference = sum(float(((a["discriminator"][n] - m) ** 2).sum()) for n, m in b["discriminator"].items())
+    return (difference / sum(float((m**2).sum()) for m in b["discriminator"].values())) ** 0.5
+
+
 def test_two_ranks_equal_one(tmp_path, cache):
     one = steps(tmp_path, cache, 1)
     two = steps(tmp_path, cache, 2)
-    assert set(two[1]["terms"]) == {"kl", "mel", "duration", "adversarial", "feature_matching"}
+    assert set(two[1]["terms"]) == {"kl", "mel", "duration", "adversarial", "feature_matching", "discriminator"}
     for name, value in one[0]["terms"].items():
         assert two[0]["terms"][name] == pytest.approx(value, rel=1e-6), name
     assert gradient_error(two[0], one[0]) <= 1e-6
@@ -48,9 +53,12 @@ def test_two_ranks_equal_one(tmp_path, cache):
         if not name.endswith("attention.key.bias"):  # shifts all scores of a query alike: its gradient is rounding
             error = float((two[0]["gradients"][name] - gradient).norm() / gradient.norm())
             assert error <= 1e-6, (name, error)
+    # The gradient of the discriminator, as AdamW has averaged it in an update of its own.
+    assert moment_error(two[0], one[0]) <= 1e-6
     # After one update: AdamW divides by the gradient's size, so rounding in tiny gradients shows; still close.
     for name, value in one[1]["terms"].items():
         assert two[1]["terms"][name] == pytest.approx(value, rel=1e-3), name
 
-    faulty = steps(tmp_path, cache, 2, "own_counts")
+    faulty = steps(tmp_path, cache, 2, "planted")
     assert gradient_error(faulty[0], one[0]) > 1e-4, "means per rank instead of over the global batch went unseen"
+    assert moment_error(faulty[0], one[0]) > 1e-4, "a discriminator whose gradients are not summed went unseen"

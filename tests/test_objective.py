@@ -116,8 +116,9 @@ def test_t10_long_utterances_weigh_more():
     batch, outputs = make([5, 20], [3, 3])
     both = float(o(outputs, o.counts(batch)).terms["kl"].detach())
     elements = (o.estimator(outputs.latents) * outputs.latents.mask).sum((1, 2))
-    assert both == pytest.approx(float(elements.sum() / 25), rel=1e-6)
-    assert abs(both - float((elements / torch.tensor([5, 20])).mean())) > 0.01  # the mean of means is something else
+    assert both == pytest.approx(float(elements.sum().detach() / 25), rel=1e-6)
+    mean_of_means = float((elements / torch.tensor([5, 20])).mean().detach())
+    assert abs(both - mean_of_means) > 0.01
 
 
 @pytest.mark.parametrize("kl", ["half_analytic", "monte_carlo", "closed_form"])
@@ -197,5 +198,5 @@ def test_mel_is_zero_for_a_perfect_copy_and_grows_with_the_error():
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match=r"objective.kl=exact.*half_analytic"):
         objective(kl="exact")
-    with pytest.raises(ValueError, match="n_fft,hop_length,n_mels"):
+    with pytest.raises(ValueError, match="objective.extra_resolutions"):
         objective(extra_resolutions=[[512, 128]])

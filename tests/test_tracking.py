@@ -39,7 +39,7 @@ def test_an_offline_run_holds_everything(tmp_path, monkeypatch):
         t.media(2, {"alignment/0": png, "audio/spoken_0": wav})
     assert "wandb sync" in t.place
     folder = next((tmp_path / "run" / "wandb").glob("offline-run-*"))
-    assert str(folder) in t.place
+    assert f"{folder.parent}/offline-run-*" in t.place
     records = read_back(folder)
     run = next(r["run"] for r in records if r["type"] == "run")
     assert (run["display_name"], run["run_group"], run["tags"]) == ("demo-seed=0", "demo", ["seed=0"])
@@ -114,6 +114,6 @@ def test_without_key_or_network_it_goes_on_offline(tmp_path, key):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "offline run, `wandb sync" in done.stdout
+    assert "offline, `wandb sync" in done.stdout
     assert (key is None) or "cannot reach the server" in done.stdout
     assert time.monotonic() - started < 60

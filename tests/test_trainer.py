@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -93,7 +94,8 @@ def test_accumulation_is_a_big_batch(compose, tmp_path):
     rows = {}
     for accumulate in (1, 2):
         name = f"a{accumulate}"
-        run(compose, tmp_path, name, "trainer.steps=2", f"trainer.accumulate={accumulate}", *DISCRIMINATOR)
+        more = [f"trainer.accumulate={accumulate}", *DISCRIMINATOR, "discriminator.start_step=0"]
+        run(compose, tmp_path, name, "trainer.steps=2", "trainer.validate_every_steps=0", *more)
         lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
         rows[accumulate] = json.loads(lines[0])
     for key, value in rows[1].items():
@@ -105,7 +107,8 @@ def test_bf16_stays_close_to_fp32(compose, tmp_path):
     """Half precision in the networks alone: the first losses agree to a few per cent, and it trains on."""
     rows = {}
     for precision in ("fp32", "bf16"):
-        state = run(compose, tmp_path, precision, "trainer.steps=3", f"trainer.precision={precision}", *DISCRIMINATOR)
+        more = [f"trainer.precision={precision}", *DISCRIMINATOR, "discriminator.start_step=0"]
+        state = run(compose, tmp_path, precision, "trainer.steps=3", "trainer.validate_every_steps=0", *more)
         assert all(value.dtype == torch.float32 for value in state["model"].values())
         rows[precision] = json.loads((tmp_path / precision / "metrics.jsonl").read_text().splitlines()[0])
     for name in ("loss/kl", "loss/mel", "loss/duration"):
@@ -146,6 +149,38 @@ def test_a_nan_stops_before_the_weights_are_touched(compose, tmp_path, monkeypat
         run(compose, tmp_path, "nan", "trainer.steps=6", "trainer.checkpoint_every_steps=2")
     assert differences(seen["before"], seen["trainer"].model.state_dict()) == []
     assert checkpoint.read(tmp_path / "nan" / "checkpoints" / "last.pt")["step"] == 2
+
+
+def test_a_start_that_died_before_its_first_checkpoint_leaves_no_rows(compose, tmp_path):
+    run(compose, tmp_path, "run", "trainer.steps=3")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with open(tmp_path / "run" / "metrics.jsonl", "a") as file:
+        file.write('{"step": 4, "lo')
+    run(compose, tmp_path, "run", "trainer.steps=3")
+    steps = [dict(row)["step"] for row in losses(tmp_path / "run")]
+    assert steps == [float(n).hex() for n in (0, 1, 2, 3, 3)]
+
+
+def test_other_data_is_not_continued_on(compose, tmp_path):
+    run(compose, tmp_path, "run", "trainer.steps=2")
+    rows = losses(tmp_path / "run")
+    cfg = compose("trainer.steps=4", "trainer.ema_decay=0.9", "trainer.log_every_steps=1", "data.n_sentences=60")
+    root = next(Path(cfg.data.cache).glob("demo-*-60-*"))
+    copy_of = shutil.copytree(root, tmp_path / "corpus")
+    lines = (copy_of / "metadata.csv").read_text().splitlines(keepends=True)
+    (copy_of / "metadata.csv").write_text("".join(lines[1:]))
+    settings = ["data.kind=ljspeech", f"data.root={root}"]
+    run(compose, tmp_path, "other", "trainer.steps=2", *settings)
+    with pytest.raises(ValueError, match=r"other data \(the corpus differs\).*name="):
+        run(compose, tmp_path, "other", "trainer.steps=4", settings[0], f"data.root={copy_of}")
+    assert losses(tmp_path / "run") == rows
+
+
+def test_clipping_is_told_by_the_norms(compose, tmp_path):
+    run(compose, tmp_path, "clipped", "trainer.steps=1", "trainer.optimizer.max_grad_norm=0.1")
+    row = json.loads((tmp_path / "clipped" / "metrics.jsonl").read_text().splitlines()[1])
+    norms = [value for key, value in row.items() if key.startswith("grad_norm/")]
+    assert sum(n**2 for n in norms) ** 0.5 == pytest.approx(row["grad_norm"], rel=1e-3) and row["grad_norm"] > 1
 
 
 def test_a_finished_run_is_left_alone(compose, tmp_path):

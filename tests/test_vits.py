@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from vitslite import randomness
+from vitslite.model.alignment import AlignmentSettings
 from vitslite.model.decoders import DecoderSettings, HiFiGANSettings, ISTFTSettings
 from vitslite.model.durations import DurationSettings
 from vitslite.model.flows import KINDS, FlowSettings
@@ -275,3 +276,15 @@ def test_under_autocast_the_latents_stay_fp32():
     latents = (*out.latents.q, *out.latents.p, out.latents.z, out.latents.z_p, out.latents.log_det)
     assert {x.dtype for x in latents} == {torch.float32}
     assert torch.equal(out.durations.sum(1), batch.frame_lengths)
+
+
+def test_the_diagonal_penalty_is_for_training_alone():
+    """What validation reports is the model's own alignment."""
+    batch, durations = make_batch(), {}
+    for steps in (0, 100):
+        settings = small()
+        settings.alignment = AlignmentSettings(diagonal_steps=steps, diagonal_weight=1000.0)
+        model = make(settings)
+        durations[steps] = [model.train(training)(batch).durations for training in (True, False)]
+    assert torch.equal(durations[0][1], durations[100][1])
+    assert not torch.equal(durations[0][0], durations[100][0])

@@ -24,13 +24,11 @@ class Adversary:
         """Whether it plays in `step` (from 0)."""
         return step >= self.discriminator.settings.start_step
 
-    def learn(self, outputs: Outputs, batch: Batch, n_utterances: Float[Tensor, ""]) -> Float[Tensor, ""]:
-        """Add the gradient of its own loss on one micro-batch; the model gets none. Gives the loss."""
+    def loss(self, outputs: Outputs, batch: Batch, n_utterances: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """Its own loss on one micro-batch; the model gets no gradient of it."""
         real, fake = self._excerpts(outputs, batch)
         judgements = self.discriminator(real), self.discriminator(fake.detach())
-        loss = adversarial.discriminator_loss(*judgements).sum() / n_utterances
-        loss.backward()
-        return loss.detach()
+        return adversarial.discriminator_loss(*judgements).sum() / n_utterances
 
     def update(self, factor: float) -> Float[Tensor, ""]:
         """One optimiser step with the gradients of all ranks, unless they are not finite. Gives their norm."""

@@ -25,7 +25,7 @@ from vitslite.datasets.loader import Loader, fixed_batches
 from vitslite.discriminators import Discriminator, DiscriminatorSettings, build_discriminator
 from vitslite.model.vits import VITS, ModelSettings
 from vitslite.objectives.objective import Objective, ObjectiveSettings
-from vitslite.text.frontend import Frontend, TextSettings
+from vitslite.text.frontend import TextSettings
 from vitslite.tracking import Tracker, TrackingSettings
 from vitslite.trainer import TrainerSettings
 
@@ -78,6 +78,8 @@ def parse(cfg: DictConfig | dict[str, Any], overrides: list[str]) -> Config:
 
 def check(config: Config) -> None:
     """Combinations of settings that cannot work, each with what to type instead."""
+    for part in (config.trainer, config.tracking, config.objective):
+        part.check()
     model, audio = config.model, config.audio
     if config.objective.kl == "closed_form" and model.flow.kind != "none":
         raise ValueError(
@@ -119,7 +121,7 @@ def run_name(overrides: list[str]) -> str:
     Settings that may change within a run (checkpoint.FREE_SETTINGS) and its own name do not count.
     """
     parts = [o.lstrip("+~") for o in overrides]
-    parts = [p for p in parts if not checkpoint.is_free(p.split("=")[0]) and not p.startswith(("name=", "hydra"))]
+    parts = [p for p in parts if not checkpoint.is_free(p.split("=")[0]) and not p.startswith("hydra")]
     experiment = next((p.removeprefix("experiment=") for p in parts if p.startswith("experiment=")), "demo")
     others = sorted(p for p in parts if not p.startswith("experiment="))
     slug = re.sub(r"[^A-Za-z0-9._=,-]+", "_", "-".join([experiment, *others]))
@@ -128,9 +130,9 @@ def run_name(overrides: list[str]) -> str:
     return slug
 
 
-def group_name(config: Config) -> str:
-    """The run's name without its seed: runs that differ in the seed alone are one group in W&B."""
-    return re.sub(r"-?seed=\d+", "", config.name)
+def group_name(overrides: list[str]) -> str:
+    """The name without the seed: runs that differ in the seed alone are one group in W&B."""
+    return run_name([o for o in overrides if not o.startswith("seed=")])
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -184,13 +186,20 @@ def objective(config: Config) -> Objective:
     return Objective(config.objective, config.audio, config.model.segment_frames)
 
 
-def checkpoints(config: Config, frontend: Frontend) -> Checkpoints:
+def checkpoints(config: Config, corpus: Corpus, device: torch.device) -> Checkpoints:
+    """Where the run's checkpoints are; refuses to go on from a run of other settings or other data."""
     environment = {
         "torch": str(torch.__version__),
+        "device": device.type,
         "threads": torch.get_num_threads(),
         "ranks": distributed.world_size(),
     }
-    header = {"config": to_dict(config), "frontend": frontend.state(), "environment": environment}
+    header = {
+        "config": to_dict(config),
+        "frontend": corpus.frontend.state(),
+        "corpus": corpus.digest(),
+        "environment": environment,
+    }
     return Checkpoints(Path(config.run_dir), header)
 
 
@@ -208,5 +217,5 @@ def tracker(config: Config, run_dir: Path, overrides: list[str]) -> Tracker:
     """The run directory's own log and W&B. The overrides become tags."""
     tags = [o for o in overrides if not o.startswith(("name=", "run_dir=", "tracking", "hydra")) and len(o) <= 64]
     return Tracker(
-        config.tracking, run_dir, config.name, group_name(config), tags, to_dict(config), distributed.is_main()
+        config.tracking, run_dir, config.name, group_name(overrides), tags, to_dict(config), distributed.is_main()
     )

@@ -6,11 +6,14 @@ leaves the previous one. Every byte is covered by a checksum, which torch writes
 """
 
 import os
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from vitslite import distributed
 
 # Settings that may change between two starts of one run: how long, how often one looks, where things lie.
 FREE_SETTINGS = (
@@ -26,7 +29,10 @@ FREE_SETTINGS = (
     "data.root",
     "data.cache",
     "run_dir",
+    "name",
 )
+
+ADVICE = "delete it to start anew, or put another checkpoint of the run (best.pt) in its place"
 
 
 class Checkpoints:
@@ -70,10 +76,14 @@ class Checkpoints:
                 f"{f' and {len(changed) - 3} more' if len(changed) > 3 else ''}. "
                 "Give the new run a name of its own (name=...), or restore the settings to go on"
             )
-        if stored["frontend"] != self.header["frontend"]:
-            raise ValueError(f"{self.last} was trained on other symbols than data.root has now: use a new name=...")
-        changed = changed_settings(stored["environment"], self.header["environment"])
-        if changed:
+        for part in ("frontend", "corpus"):
+            if stored.get(part) != self.header.get(part):
+                raise ValueError(
+                    f"{self.last} was trained on other data (the {part} differs): give the new run a name of its own "
+                    "(name=...), or restore the data to go on"
+                )
+        changed = changed_settings(stored.get("environment", {}), self.header["environment"])
+        if changed and distributed.is_main():
             print(f"note: going on in another environment, so not bit for bit: {'; '.join(changed)}", flush=True)
         return stored
 
@@ -89,6 +99,12 @@ def write(path: Path, content: dict[str, Any]) -> None:
             os.fsync(file.fileno())
         _verify(temporary)
         os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch wraps what the disk says
+        free = shutil.disk_usage(path.parent).free / 1e6
+        raise OSError(
+            f"{path}: not written ({str(error).splitlines()[0]}); the previous checkpoint is intact; "
+            f"{free:.0f} MB are free there"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
@@ -138,6 +154,6 @@ def _verify(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{path}: damaged or not a checkpoint ({error})") from error
+        raise ValueError(f"{path}: damaged or not a checkpoint ({error}); {ADVICE}") from error
     if damaged is not None:
-        raise ValueError(f"{path}: damaged, the checksum of {damaged} is wrong")
+        raise ValueError(f"{path}: damaged, the checksum of {damaged} is wrong; {ADVICE}")

@@ -43,6 +43,13 @@ def one_line_errors(job: Callable[[DictConfig], None]) -> Callable[[DictConfig],
                 raise
             fail(str(error))
             _exit_codes.append(EXIT_ERROR)
+        except RuntimeError as error:
+            if shows_trace() or not (distributed.is_launched() and "by peer" in str(error)):
+                raise
+            fail(f"rank {distributed.rank()} stopped because another rank did")
+            _exit_codes.append(EXIT_ERROR)
+        if EXIT_INTERRUPTED in _exit_codes:
+            raise KeyboardInterrupt  # no further job of a sweep
 
     return wrapped
 
@@ -59,7 +66,8 @@ def run(main: Callable[[], None]) -> int:
         fail(explain(error))
         return EXIT_ERROR
     except KeyboardInterrupt:
-        fail("interrupted at once; the last checkpoint is intact, the same command goes on from there")
+        if EXIT_INTERRUPTED not in _exit_codes:  # not told to stop after a step, but in the middle of something
+            fail("interrupted; what was saved before is intact, the same command goes on from there")
         return EXIT_INTERRUPTED
     return max(_exit_codes, default=0)
 

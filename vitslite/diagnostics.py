@@ -10,7 +10,24 @@ from vitslite.tensors import Outputs
 
 
 @torch.no_grad()
-def latent_statistics(outputs: Outputs) -> dict[str, float]:
+def latent_sums(outputs: Outputs) -> Float[Tensor, "8"]:
+    """What `latent_statistics` needs of one batch: sums over its valid frames and channels, in float64."""
+    x = outputs.latents
+    half = (kl.half_analytic(x) * x.mask).double()
+    sums = [
+        x.mask.sum(),
+        x.mask.sum() * x.z.shape[1],
+        half.sum(),
+        (half.sum(1) ** 2).sum(),
+        (kl.monte_carlo(x) * x.mask).sum(),
+        ((half < 0) & x.mask).sum(),
+        (x.q.log_std * x.mask).sum(),
+        (x.p.log_std * x.mask).sum(),
+    ]
+    return torch.stack([s.double() for s in sums])
+
+
+def latent_statistics(sums: Float[Tensor, "8"]) -> dict[str, float]:
     """How wide posterior and prior are, and how far to trust the KL that is logged.
 
     kl/half_analytic, kl/monte_carlo    both estimators on the same sample, nats per frame
@@ -18,30 +35,30 @@ def latent_statistics(outputs: Outputs) -> dict[str, float]:
     kl/negative_elements                share; 0.683 is what q = p gives
     posterior/log_std, prior/log_std    means, nats
     """
-    x = outputs.latents
-    n_frames = x.mask.sum()
-    half = (kl.half_analytic(x) * x.mask).sum(1)
-    mean = half.sum() / n_frames
-    variance = ((half - mean) ** 2 * x.mask[:, 0]).sum() / (n_frames - 1).clamp(min=1)
-    n_elements = n_frames * x.z.shape[1]
+    n_frames, n_elements, half, half_squared, monte_carlo, n_negative, q_log_std, p_log_std = sums.tolist()
+    mean = half / n_frames
+    variance = max(0.0, half_squared - n_frames * mean**2) / max(1.0, n_frames - 1)
     return {
-        "kl/half_analytic": mean.item(),
-        "kl/monte_carlo": ((kl.monte_carlo(x) * x.mask).sum() / n_frames).item(),
-        "kl/standard_error": (variance / n_frames).sqrt().item(),
-        "kl/negative_elements": (((kl.half_analytic(x) < 0) & x.mask).sum() / n_elements).item(),
-        "posterior/log_std": ((x.q.log_std * x.mask).sum() / n_elements).item(),
-        "prior/log_std": ((x.p.log_std * x.mask).sum() / n_elements).item(),
+        "kl/half_analytic": mean,
+        "kl/monte_carlo": monte_carlo / n_frames,
+        "kl/standard_error": (variance / n_frames) ** 0.5,
+        "kl/negative_elements": n_negative / n_elements,
+        "posterior/log_std": q_log_std / n_elements,
+        "prior/log_std": p_log_std / n_elements,
     }
 
 
 @torch.no_grad()
-def gradient_norms(model: nn.Module) -> dict[str, float]:
-    """The norm of the last gradient by top-level module. Which loss feeds which module: tests/test_routing.py."""
+def gradient_norms(model: nn.Module, scale: float = 1.0) -> dict[str, float]:
+    """The norm of the last gradient by top-level module, times `scale` (what clipping divided it by).
+
+    Which loss feeds which module: tests/test_routing.py.
+    """
     norms = {}
     for name, module in model.named_children():
         gradients = [p.grad for p in module.parameters() if p.grad is not None]
         if gradients:
-            norms[f"grad_norm/{name}"] = torch.nn.utils.get_total_norm(gradients).item()
+            norms[f"grad_norm/{name}"] = scale * torch.nn.utils.get_total_norm(gradients).item()
     return norms
 
 

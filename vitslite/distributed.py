@@ -46,6 +46,8 @@ def session(device: str = "auto", threads: int | None = None) -> Iterator[torch.
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("trainer.device=cuda, but torch sees no GPU here: use trainer.device=cpu")
     on_gpu = torch.cuda.is_available() and device != "cpu"
+    if on_gpu and is_launched() and int(os.environ["LOCAL_RANK"]) >= torch.cuda.device_count():
+        raise ValueError(f"more ranks than GPUs: use --nproc_per_node={torch.cuda.device_count()}")
     chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(chosen)

@@ -13,8 +13,6 @@ class EMA:
     """
 
     def __init__(self, model: nn.Module, decay: float):
-        if not 0 <= decay < 1:
-            raise ValueError(f"trainer.ema_decay={decay}: must be at least 0 (off) and below 1")
         self.decay = decay
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
 

@@ -34,8 +34,9 @@ def alignment(
     if onsets:
         tokens, frames = zip(*onsets, strict=True)
         axes.plot(np.array(frames) - 0.5, tokens, "w+", markersize=6, label="true onsets")
-    axes.set_yticks(range(len(symbols)), symbols, fontsize=6)
-    axes.set(xlabel="spectrogram frame", ylabel="token", title=textwrap.shorten(title, TITLE_WIDTH))
+    axes.set_yticks(range(len(symbols)), symbols, fontsize=6, parse_math=False)
+    axes.set(xlabel="spectrogram frame", ylabel="token")
+    axes.set_title(textwrap.shorten(title, TITLE_WIDTH), parse_math=False)  # "$" is a dollar here
     axes.legend(loc="lower right", fontsize=8)
     figure.colorbar(image, label="log-likelihood below the frame's best, nats")
     return _save(figure, path)
@@ -49,7 +50,7 @@ def spectrograms(path: Path, mels: dict[str, Float[Tensor, "M T"]], title: str) 
         image = axes.imshow(mel.float().cpu().numpy(), origin="lower", aspect="auto", vmin=-10, vmax=2, cmap="viridis")
         axes.set(xlim=(0, width), ylabel="mel bin", title=name)
     rows[-1, 0].set_xlabel("spectrogram frame")
-    figure.suptitle(textwrap.shorten(title, TITLE_WIDTH))
+    figure.suptitle(textwrap.shorten(title, TITLE_WIDTH), parse_math=False)
     figure.colorbar(image, ax=rows[:, 0].tolist(), label="log mel")
     return _save(figure, path)
 

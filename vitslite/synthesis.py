@@ -17,6 +17,8 @@ class Synthesizer:
     """A trained voice. `source` is a run directory (its best checkpoint, else the last) or a checkpoint file."""
 
     def __init__(self, source: str | Path, device: str = "cpu"):
+        if device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("--device cuda, but torch sees no GPU here: use --device cpu")
         self.path = find_checkpoint(Path(source))
         stored = checkpoint.read(self.path)
         self.config = build.parse(stored["config"], [])

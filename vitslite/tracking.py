@@ -15,6 +15,8 @@ from typing import Any
 import wandb
 from wandb.errors import Error as WandbError
 
+MODES = ("auto", "online", "offline", "disabled")
+
 
 @dataclass
 class TrackingSettings:
@@ -24,6 +26,11 @@ class TrackingSettings:
     group: str | None = None  # default: the run's name without the seed, so that seeds fold together
     tags: list[str] = field(default_factory=list)
     init_timeout: int = 20  # seconds to wait for the server before going offline
+
+    def check(self) -> None:
+        """ValueError for an unknown mode."""
+        if self.wandb not in MODES:
+            raise ValueError(f"tracking.wandb={self.wandb}: choose one of {', '.join(MODES)}")
 
 
 class Tracker:
@@ -96,21 +103,18 @@ def _place(run: Any) -> str:
     if run is None:
         return "W&B: off (tracking=wandb turns it on)"
     if run.settings.mode == "offline":
-        return f"W&B: offline run, `wandb sync {Path(run.dir).parent}` uploads it"
+        return f"W&B: offline, `wandb sync {Path(run.dir).parent.parent}/offline-run-*` uploads it"
     return f"W&B: {run.url}"
 
 
 def _start_wandb(
     settings: TrackingSettings, run_dir: Path, name: str, group: str, tags: list[str], config: dict[str, Any]
 ):
-    modes = ("auto", "online", "offline", "disabled")
-    if settings.wandb not in modes:
-        raise ValueError(f"tracking.wandb={settings.wandb}: choose one of {', '.join(modes)}")
-    if settings.wandb == "disabled":
-        return None
     mode = settings.wandb
     if mode == "auto":
         mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+    if mode == "disabled":
+        return None
     if mode == "online" and not _has_key():
         print("W&B: no API key (`wandb login` stores one); this run is logged offline", flush=True)
         mode = "offline"

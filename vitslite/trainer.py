@@ -50,9 +50,11 @@ class TrainerSettings:
         """ValueError for a value that cannot train, naming the key."""
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f"trainer.precision={self.precision}: choose fp32 or bf16")
-        for name in ("steps", "accumulate", "checkpoint_every_steps"):
-            if getattr(self, name) < 1:
+        for name in ("steps", "accumulate", "checkpoint_every_steps", "stop_after_step"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"trainer.{name}={getattr(self, name)}: must be at least 1")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"trainer.ema_decay={self.ema_decay}: must be at least 0 (off) and below 1")
         self.optimizer.check()
 
 
@@ -70,7 +72,6 @@ class Trainer:
         checkpoints: Checkpoints,
         device: torch.device,
     ):
-        settings.check()
         self.settings = settings
         self.model = model.to(device)
         self.objective = objective.to(device)
@@ -86,6 +87,7 @@ class Trainer:
             self.adversary = Adversary(discriminator.to(device), settings.optimizer, data.audio.hop_length)
         self.validator = Validator(data, self.objective, device, tracker.run_dir)
         self.completed_steps = 0
+        self.step_seconds = self.step_frames = self.step_rate = 0.0  # of the last step, for the log
         self.best = math.inf
         self.stop_request = StopRequest()  # to this process
         self.interrupted = False  # agreed on by all ranks
@@ -96,11 +98,15 @@ class Trainer:
         last = min(self.settings.steps, self.settings.stop_after_step or self.settings.steps)
         if self.completed_steps >= last:
             return
+        if self.completed_steps == 0 and self.settings.validate_every_steps > 0:
+            self.validate()  # the baseline; a best_metric that does not exist is found now and not after an hour
         batches = self.data.loader.batches(self.completed_steps, self.settings.accumulate)
         with self.stop_request, Progress(self.completed_steps, self.settings.steps) as progress:
             while self.completed_steps < last and not self.interrupted:
                 # One training step.
+                started = time.perf_counter()
                 metrics = self.step(next(batches))
+                self.step_seconds = time.perf_counter() - started
                 self.completed_steps += 1
                 done = self.completed_steps
 
@@ -120,8 +126,10 @@ class Trainer:
     # ---------------------------------------------------------------- one step
 
     def step(self, micro_batches: list[Batch]) -> dict[str, Tensor]:
-        """Update discriminator (if any) and model once. Gives the unweighted loss terms and the gradient norm."""
-        started = time.perf_counter()
+        """Update discriminator (if any) and model once.
+
+        Gives the unweighted loss terms over the global batch, and the gradient norm before clipping.
+        """
         self.model.train()
         factor = rate_factor(self.settings.optimizer, self.completed_steps, self.settings.steps)
         batches = [self.data.features(batch.to(self.device)) for batch in micro_batches]
@@ -149,9 +157,9 @@ class Trainer:
         update(self.optimizer, self.settings.optimizer.learning_rate * factor)
         if self.ema is not None:
             self.ema.update(self.model, self.completed_steps + 1)
-        seconds_of_audio = counts.frames * self.data.audio.hop_length / self.data.audio.sample_rate
-        self._last = {"seconds": time.perf_counter() - started, "audio": seconds_of_audio, "factor": factor}
-        return terms | {"grad_norm": norm}
+        values = distributed.all_sum(torch.stack(list(terms.values())))
+        self.step_frames, self.step_rate = counts.frames, self.settings.optimizer.learning_rate * factor
+        return dict(zip(terms, values.unbind(), strict=True)) | {"grad_norm": norm}
 
     def _losses(self, batch: Batch, outputs: Outputs | None, counts: Counts, judged: bool) -> Losses:
         with self._autocast():
@@ -172,7 +180,9 @@ class Trainer:
             with self._autocast():
                 with torch.set_grad_enabled(keep):
                     outputs = self.model(batch)
-                loss = loss + self.adversary.learn(outputs, batch, counts.utterances)
+                share = self.adversary.loss(outputs, batch, counts.utterances)
+            share.backward()
+            loss = loss + share.detach()
         norm = self.adversary.update(factor)
         self._require_finite(norm, {"discriminator": loss}, batches)
         return ([outputs] if keep else [None] * len(batches)), loss
@@ -198,18 +208,18 @@ class Trainer:
     # ---------------------------------------------------------------- once in a while
 
     def describe(self, metrics: dict[str, Tensor]) -> dict[str, float]:
-        """The metrics of the last step as they are logged: every term over all ranks, rates, speed."""
-        names = [name for name in metrics if name != "grad_norm"]
-        values = distributed.all_sum(torch.stack([metrics[name] for name in names]))
-        row = {f"loss/{name}": value for name, value in zip(names, values.tolist(), strict=True)}
+        """The metrics of the last step as they are logged, with the learning rate, norms by module and the speed."""
+        row = {f"loss/{name}": float(value) for name, value in metrics.items() if name != "grad_norm"}
         weights = asdict(self.objective.weights)
+        norm, limit = float(metrics["grad_norm"]), self.settings.optimizer.max_grad_norm
+        seconds_of_audio = float(self.step_frames) * self.data.audio.hop_length / self.data.audio.sample_rate
         return row | {
             "loss/total": sum(weight * row.get(f"loss/{name}", 0.0) for name, weight in weights.items()),
-            "grad_norm": float(metrics["grad_norm"]),
-            **diagnostics.gradient_norms(self.model),
-            "learning_rate": self.settings.optimizer.learning_rate * self._last["factor"],
-            "speed/steps_per_second": 1 / self._last["seconds"],
-            "speed/audio_seconds_per_second": float(self._last["audio"]) / self._last["seconds"],
+            "grad_norm": norm,
+            **diagnostics.gradient_norms(self.model, max(1.0, norm / limit) if limit > 0 else 1.0),
+            "learning_rate": self.step_rate,
+            "speed/steps_per_second": 1 / self.step_seconds,
+            "speed/audio_seconds_per_second": seconds_of_audio / self.step_seconds,
         }
 
     def validate(self) -> bool:
@@ -224,8 +234,8 @@ class Trainer:
                     f"{', '.join(metrics)}"
                 )
             self.tracker.log(self.completed_steps, metrics)
-            is_best = metrics[self.settings.best_metric] < self.best
-            self.best = min(self.best, metrics[self.settings.best_metric])
+            is_best = metrics[self.settings.best_metric] < self.best and self.completed_steps > 0
+            self.best = metrics[self.settings.best_metric] if is_best else self.best
         return bool(distributed.all_sum(torch.tensor([float(is_best)], device=self.device)) > 0)
 
     def sample(self) -> None:
@@ -259,6 +269,7 @@ class Trainer:
         """Go on from the run's last checkpoint, if there is one."""
         state = self.checkpoints.take_last()
         if state is None:
+            self.tracker.rewind(-1)  # the rows of a start that ended before its first checkpoint
             return
         self.completed_steps, self.best = state["step"], state["best"]
         parts = {"model": self.model, "optimizer": self.optimizer, "ema": self.ema and self.ema.model}
@@ -270,6 +281,14 @@ class Trainer:
         self.tracker.rewind(self.completed_steps)
         if distributed.is_main():
             print(f"going on from step {self.completed_steps} ({self.checkpoints.last})", flush=True)
+            planned = state["config"]["trainer"]["steps"]
+            if planned != self.settings.steps and self.settings.optimizer.schedule == "cosine":
+                factor = rate_factor(self.settings.optimizer, self.completed_steps, self.settings.steps)
+                print(
+                    f"note: trainer.steps was {planned} and is {self.settings.steps}: the learning rate goes on at "
+                    f"{factor:.2f} of the full one",
+                    flush=True,
+                )
 
     # ---------------------------------------------------------------- small things
 

@@ -30,18 +30,18 @@ class Validator:
     @torch.no_grad()
     def losses(self, model: nn.Module) -> dict[str, float]:
         """Every loss term over the whole validation set, and the error of the alignment in milliseconds."""
-        batches = [self._prepare(batch) for batch in self.data.validation]
-        counts = Counts.from_flat(sum(self.objective.counts(batch).flat() for batch in batches))
+        counts = Counts.from_flat(sum(self.objective.counts(b).flat() for b in self.data.validation).to(self.device))
         terms: dict[str, float] = {}
-        statistics, errors = [], []
-        for batch in batches:
+        sums, errors = 0.0, []
+        for batch in self.data.validation:
+            batch = self._prepare(batch)
             outputs = model(batch)
             for name, value in self.objective(outputs, counts).terms.items():
                 terms[name] = terms.get(name, 0.0) + value.item()
-            statistics.append(diagnostics.latent_statistics(outputs))
+            sums = sums + diagnostics.latent_sums(outputs)
             errors += self._alignment_errors(batch, outputs.durations)
         metrics = {f"val/loss/{name}": value for name, value in terms.items()}
-        metrics |= {f"val/{key}": float(np.mean([s[key] for s in statistics])) for key in statistics[0]}
+        metrics |= {f"val/{key}": value for key, value in diagnostics.latent_statistics(sums).items()}
         if errors:
             error = np.concatenate(errors)
             metrics["val/alignment/mean_ms"] = float(error.mean())

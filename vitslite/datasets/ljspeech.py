@@ -55,6 +55,11 @@ class Corpus:
     root: Path
     skipped: Skipped = field(default_factory=Skipped)
 
+    def digest(self) -> str:
+        """A hash of what is trained on: names, tokens and lengths. Another one means other data."""
+        parts = [f"{u.id} {u.n_frames} {u.tokens}" for u in [*self.train, *self.validation]]
+        return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+
     def summary(self) -> str:
         """What was read and what was left out, for the user."""
         n_used, n_skipped = len(self.train) + len(self.validation) + len(self.test), len(self.skipped.entries)

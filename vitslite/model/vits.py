@@ -144,7 +144,10 @@ class VITS(nn.Module):
         return q, q.sample(noise) * frame_mask, frame_mask
 
     def _align(self, z_p: Float[Tensor, "B D T"], p_text: Gaussian, batch: Batch) -> Int[Tensor, "B L"]:
-        """Frames per token, by monotonic alignment search. In fp32: half precision loses the path."""
+        """Frames per token, by monotonic alignment search. In fp32: half precision loses the path.
+
+        The diagonal penalty helps training alone: what is judged under `eval()` is the alignment of the model itself.
+        """
         with torch.no_grad(), torch.autocast(z_p.device.type, enabled=False):
             return alignment.search(
                 z_p.float(),
@@ -153,7 +156,7 @@ class VITS(nn.Module):
                 batch.frame_lengths,
                 batch.ids,
                 self.settings.alignment,
-                batch.step,
+                batch.step if self.training else self.settings.alignment.diagonal_steps,
             )
 
     def _expand(self, p_text: Gaussian, durations: Int[Tensor, "B L"], mask: Bool[Tensor, "B 1 T"]) -> Gaussian:

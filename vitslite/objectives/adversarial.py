@@ -14,12 +14,12 @@ from vitslite.tensors import Batch, Outputs, slice_segments
 
 def discriminator_loss(real: list[Judgement], fake: list[Judgement]) -> Float[Tensor, "B"]:
     """sum_k mean (1 - D_k(y))^2 + mean D_k(y_hat)^2."""
-    return sum(_mean((1 - r.score) ** 2) + _mean(f.score**2) for r, f in zip(real, fake, strict=True))
+    return sum(_mean((1 - r.score.float()) ** 2) + _mean(f.score.float() ** 2) for r, f in zip(real, fake, strict=True))
 
 
 def generator_loss(fake: list[Judgement]) -> Float[Tensor, "B"]:
     """sum_k mean (1 - D_k(y_hat))^2."""
-    return sum(_mean((1 - f.score) ** 2) for f in fake)
+    return sum(_mean((1 - f.score.float()) ** 2) for f in fake)
 
 
 def feature_matching(real: list[Judgement], fake: list[Judgement]) -> Float[Tensor, "B"]:
@@ -47,4 +47,4 @@ def excerpts(
 
 
 def _mean(x: Tensor) -> Float[Tensor, "B"]:
-    return x.float().flatten(1).mean(1)
+    return x.flatten(1).mean(1)

@@ -14,6 +14,7 @@ the term, and gradients are summed over ranks, not averaged.
 Half precision stops here: everything below is fp32, whatever autocast says outside.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -43,6 +44,20 @@ class ObjectiveSettings:
     extra_resolutions: list[list[int]] = field(default_factory=list)  # rows of [n_fft, hop_length, n_mels]
     weights: LossWeights = field(default_factory=LossWeights)
 
+    def check(self) -> None:
+        """ValueError for what cannot be computed, naming the key."""
+        if self.kl not in kl.ESTIMATORS:
+            raise ValueError(f"objective.kl={self.kl}: unknown, choose one of {', '.join(kl.ESTIMATORS)}")
+        for name, weight in vars(self.weights).items():
+            if not 0 <= weight < math.inf:
+                raise ValueError(f"objective.weights.{name}={weight}: must be 0 or more")
+        for row in self.extra_resolutions:
+            if len(row) != 3 or min(row) < 1 or row[1] > row[0] or (row[0] - row[1]) % 2:
+                raise ValueError(
+                    f"objective.extra_resolutions: {row} is not [n_fft,hop_length,n_mels] with n_fft - hop_length even "
+                    "and not negative"
+                )
+
 
 class Counts(NamedTuple):
     """Denominators of the means. Known from the lengths alone, before anything is computed."""
@@ -71,8 +86,7 @@ class Objective(nn.Module):
 
     def __init__(self, settings: ObjectiveSettings, audio: AudioSettings, segment_frames: int | None):
         super().__init__()
-        if settings.kl not in kl.ESTIMATORS:
-            raise ValueError(f"objective.kl={settings.kl}: unknown, choose one of {', '.join(kl.ESTIMATORS)}")
+        settings.check()
         self.estimator = kl.ESTIMATORS[settings.kl]
         self.weights = settings.weights
         self.segment_frames = segment_frames

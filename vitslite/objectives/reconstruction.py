@@ -20,16 +20,13 @@ class MelReconstruction(nn.Module):
     def __init__(self, audio: AudioSettings, extra_resolutions: list[list[int]]):
         super().__init__()
         self.hop_length = audio.hop_length
-        resolutions = [[audio.n_fft, audio.hop_length, audio.n_mels], *extra_resolutions]
-        if any(len(row) != 3 or min(row) < 1 for row in resolutions):
-            raise ValueError(
-                f"objective.extra_resolutions takes rows of [n_fft,hop_length,n_mels], got {resolutions[1:]}"
-            )
-        self.hop_lengths = [hop for _, hop, _ in resolutions]
-        self.bins = [n_mels for _, _, n_mels in resolutions]
+        resolutions = [(audio.n_fft, audio.hop_length, audio.win_length, audio.n_mels)]
+        resolutions += [(n_fft, hop, n_fft, n_mels) for n_fft, hop, n_mels in extra_resolutions]
+        self.hop_lengths = [hop for _, hop, _, _ in resolutions]
+        self.bins = [n_mels for _, _, _, n_mels in resolutions]
         self.mels = nn.ModuleList(
-            LogMel(audio.sample_rate, n_fft, hop, n_fft, n_mels, audio.f_min, audio.f_max)
-            for n_fft, hop, n_mels in resolutions
+            LogMel(audio.sample_rate, n_fft, hop, window, n_mels, audio.f_min, audio.f_max)
+            for n_fft, hop, window, n_mels in resolutions
         )
 
     def counts(self, audio_frames: Int[Tensor, "B"]) -> list[Float[Tensor, ""]]:
