@@ -78,7 +78,9 @@ def test_speaking(trained, cache, tmp_path):
         (["RUN/samples", "Hello."], "no checkpoint"),
         (["RUN/config.yaml", "Hello."], "config.yaml: damaged or not a checkpoint"),
         (["RUN", "Hello.", "--speed", "0"], "speed=0"),
+        (["RUN", "Hello.", "--noise-scale", "nan"], "noise_scale=nan"),
         (["RUN", "Hello.", "-o", "RUN/config.yaml"], "config.yaml exists: add --overwrite"),
+        (["RUN", "Hello.", "-o", "RUN/samples", "--overwrite"], "samples is a folder or a device"),
     ],
     ids=lambda x: x if isinstance(x, str) else "",
 )

@@ -111,5 +111,5 @@ def test_padding_does_not_reach_valid_positions(layer):
 def test_bad_sizes_are_errors():
     with pytest.raises(ValueError, match="odd number, say 5"):
         WaveNet(4, 4, 1, 1, weight_norm=False)
-    with pytest.raises(ValueError, match="3 attention heads"):
+    with pytest.raises(ValueError, match="n_heads=3 does not divide"):
         RelativeSelfAttention(4, 3, 4, 0.0, "test")

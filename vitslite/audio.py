@@ -33,6 +33,21 @@ class AudioSettings:
     f_min: float = 0.0  # Hz
     f_max: float | None = None  # Hz; None: half the sample rate
 
+    def check(self) -> None:
+        """ValueError for what no spectrogram can have, naming the key."""
+        for name in ("sample_rate", "n_fft", "hop_length", "win_length", "n_mels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"audio.{name}={getattr(self, name)}: must be at least 1")
+        if not self.hop_length <= self.win_length <= self.n_fft or (self.n_fft - self.hop_length) % 2:
+            raise ValueError(
+                f"audio.hop_length={self.hop_length}, win_length={self.win_length}, n_fft={self.n_fft}: must not "
+                "decrease in this order, and n_fft - hop_length must be even"
+            )
+        if not 0 <= self.f_min < (self.f_max or self.sample_rate / 2) <= self.sample_rate / 2:
+            raise ValueError(
+                f"audio.f_min={self.f_min}, audio.f_max={self.f_max}: must rise, from 0 to half the sample rate"
+            )
+
 
 class LinearSpectrogram(nn.Module):
     """Linear magnitude spectrogram, sqrt(re^2 + im^2 + 1e-6) of a Hann-windowed Fourier transform.
@@ -194,7 +209,7 @@ def read_wav(path: str | Path, sample_rate: int) -> np.ndarray:
     if len(audio) != info.n_samples:
         raise ValueError(f"{path}: truncated: its header says {info.n_samples} samples, it has {len(audio)}")
     if not np.isfinite(audio).all():
-        raise ValueError(f"{path}: contains NaN or infinite samples")
+        raise ValueError(f"{path}: contains NaN or infinite samples; mend it, or take its line out of metadata.csv")
     mono = audio.mean(axis=1)
     if info.sample_rate != sample_rate:
         from torchaudio.functional import resample  # here, because most corpora never need it
@@ -208,6 +223,8 @@ def write_wav(path: str | Path, audio: np.ndarray, sample_rate: int) -> None:
     assert audio.ndim == 1, audio.shape
     path = Path(path)
     samples = audio if audio.dtype == np.int16 else to_int16(audio)
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is a folder or a device: give the name of a file")  # a rename would replace it
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.tmp.{os.getpid()}")
     try:

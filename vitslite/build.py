@@ -78,14 +78,18 @@ def parse(cfg: DictConfig | dict[str, Any], overrides: list[str]) -> Config:
 
 def check(config: Config) -> None:
     """Combinations of settings that cannot work, each with what to type instead."""
-    for part in (config.trainer, config.tracking, config.objective):
+    for part in (config.trainer, config.tracking, config.objective, config.audio):
         part.check()
-    model, audio = config.model, config.audio
+    model = config.model
     if config.objective.kl == "closed_form" and model.flow.kind != "none":
         raise ValueError(
             f"objective.kl=closed_form is true only without a flow: add model/flow=none (it is {model.flow.kind}), "
             "or use half_analytic or monte_carlo"
         )
+    if ".." in config.name or config.name.startswith("/"):
+        raise ValueError(f"name={config.name}: a name, not a path; run_dir=... says where a run lies")
+    if Path(config.run_dir).exists() and not Path(config.run_dir).is_dir():
+        raise ValueError(f"run_dir={config.run_dir} is a file: give a directory")
     judged = config.discriminator.segment_frames
     if config.discriminator.kind != "none" and model.segment_frames is not None and model.segment_frames < judged:
         raise ValueError(
@@ -111,7 +115,7 @@ def known_keys() -> list[str]:
 
 def unknown_key(key: str) -> str:
     """A line about a key that does not exist, with the nearest that does."""
-    near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.75)
     return f"unknown setting {key}{f', did you mean {near[0]}?' if near else ''} (python train.py --cfg job lists all)"
 
 
@@ -207,7 +211,10 @@ def run_directory(config: Config, corpus: Corpus) -> Path:
     """The run's directory, with its settings and the list of what was skipped in it."""
     run_dir = Path(config.run_dir)
     if distributed.is_main():
-        run_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"run_dir={run_dir} cannot be made: {error.strerror}; choose another") from error
         (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
         (run_dir / "skipped.tsv").write_text(corpus.skipped.report())
     return run_dir

@@ -68,7 +68,10 @@ class Checkpoints:
     def _load_last(self) -> dict[str, Any] | None:
         if not self.last.exists():
             return None
-        stored = read(self.last)
+        try:
+            stored = read(self.last)
+        except ValueError as error:
+            raise ValueError(f"{error}; put best.pt of the run in its place, or delete it to start anew") from error
         changed = changed_settings(stored["config"], self.header["config"])
         if changed:
             raise ValueError(
@@ -100,10 +103,11 @@ def write(path: Path, content: dict[str, Any]) -> None:
         _verify(temporary)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch wraps what the disk says
+        reason = error.__context__ if isinstance(error.__context__, OSError) else error
         free = shutil.disk_usage(path.parent).free / 1e6
         raise OSError(
-            f"{path}: not written ({str(error).splitlines()[0]}); the previous checkpoint is intact; "
-            f"{free:.0f} MB are free there"
+            f"{path}: not written ({str(reason).splitlines()[0]}); what was saved before is intact; {free:.0f} MB are "
+            "free there: look at the disk, the quota and ulimit -f"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -154,6 +158,6 @@ def _verify(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{path}: damaged or not a checkpoint ({error}); {ADVICE}") from error
+        raise ValueError(f"{path}: damaged or not a checkpoint ({error})") from error
     if damaged is not None:
-        raise ValueError(f"{path}: damaged, the checksum of {damaged} is wrong; {ADVICE}")
+        raise ValueError(f"{path}: damaged, the checksum of {damaged} is wrong")

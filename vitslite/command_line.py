@@ -60,7 +60,7 @@ def run(main: Callable[[], None]) -> int:
     _exit_codes.clear()
     try:
         main()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: some of Hydra's own checks
         if shows_trace():
             raise
         fail(explain(error))
@@ -92,6 +92,9 @@ def explain(error: Exception) -> str:
     text = str(error).split("\n\nSet the environment")[0]
     if key and ("is not in struct" in str(cause) or "not in '" in str(cause)):
         return build.unknown_key(str(key))
+    text = text.split("Config search path")[0]  # where Hydra looked is never the point
+    if cause is not error:
+        text += f": {str(cause).splitlines()[0]}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return "; ".join(line for line in lines if not line.startswith(("full_key", "object_type", "reference_type")))
 
@@ -134,8 +137,11 @@ def conclude(config: build.Config, trainer: Trainer) -> None:
         figures = (f"{key.removeprefix('val/')} {value:.3g}" for key, value in last.items() if _is_headline(key))
         print(f"validation at step {last['step']}: {'  '.join(figures)}")
     samples = max((run_dir / "samples").glob("step_*"), default=None)
+    curves = run_dir / "curves.png"
     print(f"checkpoints:  {trainer.checkpoints.folder}/")
-    print(f"wavs, plots:  {samples or 'none yet'}{'/' if samples else ''}   curves: {run_dir / 'curves.png'}")
+    print(
+        f"wavs, plots:  {f'{samples}/' if samples else 'none yet'}   {f'curves: {curves}' if curves.exists() else ''}"
+    )
     print(f"metrics:      {tracker.metrics_path}   settings: {run_dir / 'config.yaml'}")
     print(tracker.place, flush=True)
 

@@ -30,21 +30,21 @@ class OptimizerSettings:
     def check(self) -> None:
         """ValueError for a value that cannot train, naming the key."""
         ranges = {
-            "learning_rate": self.learning_rate > 0,
-            "discriminator_learning_rate": self.discriminator_learning_rate > 0,
-            "beta1": 0 <= self.beta1 < 1,
-            "beta2": 0 <= self.beta2 < 1,
-            "eps": self.eps > 0,
-            "weight_decay": self.weight_decay >= 0,
-            "warmup_steps": self.warmup_steps >= 0,
-            "hold_fraction": 0 <= self.hold_fraction <= 1,
-            "final_fraction": 0 <= self.final_fraction <= 1,
-            "half_life_steps": self.half_life_steps > 0,
-            "max_grad_norm": self.max_grad_norm >= 0,
+            "learning_rate": (self.learning_rate > 0, "above 0"),
+            "discriminator_learning_rate": (self.discriminator_learning_rate > 0, "above 0"),
+            "beta1": (0 <= self.beta1 < 1, "at least 0 and below 1"),
+            "beta2": (0 <= self.beta2 < 1, "at least 0 and below 1"),
+            "eps": (self.eps > 0, "above 0"),
+            "weight_decay": (self.weight_decay >= 0, "0 or more"),
+            "warmup_steps": (self.warmup_steps >= 0, "0 or more"),
+            "hold_fraction": (0 <= self.hold_fraction <= 1, "between 0 and 1"),
+            "final_fraction": (0 <= self.final_fraction <= 1, "between 0 and 1"),
+            "half_life_steps": (self.half_life_steps > 0, "above 0"),
+            "max_grad_norm": (self.max_grad_norm >= 0, "0 (off) or more"),
         }
-        for name, valid in ranges.items():
+        for name, (valid, wanted) in ranges.items():
             if not valid or not math.isfinite(getattr(self, name)):
-                raise ValueError(f"trainer.optimizer.{name}={getattr(self, name)} is out of range")
+                raise ValueError(f"trainer.optimizer.{name}={getattr(self, name)}: must be {wanted}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"trainer.optimizer.schedule={self.schedule}: choose one of {', '.join(SCHEDULES)}")
 

@@ -97,6 +97,8 @@ class Trainer:
         self.resume()
         last = min(self.settings.steps, self.settings.stop_after_step or self.settings.steps)
         if self.completed_steps >= last:
+            if distributed.is_main():
+                print(f"nothing to do: {self.completed_steps} steps are done (trainer.steps={self.settings.steps})")
             return
         if self.completed_steps == 0 and self.settings.validate_every_steps > 0:
             self.validate()  # the baseline; a best_metric that does not exist is found now and not after an hour

@@ -175,7 +175,7 @@ def _run_worker(task: dict) -> None:
     result = subprocess.run(command, input=json.dumps(task), capture_output=True, text=True, cwd=_ROOT)
     if result.returncode:
         reason = (result.stderr.strip().splitlines() or [f"exit status {result.returncode}"])[-1]
-        raise OSError(f"the demo corpus could not be spoken: {reason}")
+        raise OSError(f"the demo corpus could not be spoken: {reason} (data.cache=... puts it elsewhere)")
 
 
 @contextlib.contextmanager

@@ -21,7 +21,10 @@ class Sampler:
         if batch_size < 1:
             raise ValueError(f"data.batch_size={batch_size}: must be at least 1")
         if len(lengths) < batch_size:
-            raise ValueError(f"{len(lengths)} usable clips < data.batch_size={batch_size}: type a smaller batch size")
+            raise ValueError(
+                f"{len(lengths)} training clips < data.batch_size={batch_size}: "
+                f"type data.batch_size={len(lengths)} or less"
+            )
         if batch_size % world_size:
             raise ValueError(f"data.batch_size={batch_size} (over all ranks) is not a multiple of {world_size} ranks")
         self.lengths, self.batch_size, self.seed = torch.tensor(lengths), batch_size, seed

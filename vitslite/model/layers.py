@@ -16,7 +16,7 @@ from vitslite import randomness
 def same_conv(in_channels: int, out_channels: int, kernel: int, dilation: int = 1) -> nn.Conv1d:
     """A convolution whose output is as long as its input. Raises ValueError where `kernel` is even."""
     if kernel < 1 or kernel % 2 == 0:
-        raise ValueError(f"a kernel size of {kernel} has no middle: give an odd number, say {kernel + 1 | 1}")
+        raise ValueError(f"kernel={kernel} has no middle: give the part's kernel an odd number, say {kernel + 1 | 1}")
     return nn.Conv1d(in_channels, out_channels, kernel, dilation=dilation, padding=dilation * (kernel // 2))
 
 
@@ -108,7 +108,7 @@ class RelativeSelfAttention(nn.Module):
     def __init__(self, hidden: int, n_heads: int, window: int, dropout: float, purpose: str):
         super().__init__()
         if n_heads < 1 or hidden % n_heads:
-            raise ValueError(f"{hidden} hidden channels do not divide into {n_heads} attention heads")
+            raise ValueError(f"model.text_encoder.n_heads={n_heads} does not divide model.text_encoder.hidden={hidden}")
         self.n_heads, self.window = n_heads, window
         self.query, self.key, self.value = (nn.Conv1d(hidden, hidden, 1) for _ in range(3))
         for projection in (self.query, self.key, self.value):

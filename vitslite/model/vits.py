@@ -117,6 +117,9 @@ class VITS(nn.Module):
         """
         if not 0 < speed < math.inf:
             raise ValueError(f"speed={speed}: give a positive number; 1.0 is the speed of the training data")
+        for name, scale in (("noise_scale", noise_scale), ("duration_noise_scale", duration_noise_scale)):
+            if not 0 <= scale < math.inf:
+                raise ValueError(f"{name}={scale}: give 0 or a positive number; VITS has 0.667 and 0.8")
         token_mask = sequence_mask(token_lengths, tokens.shape[1])
         h, p_text = self.text_encoder(tokens, token_mask)
         if durations is None:
