@@ -104,8 +104,6 @@ def check(config: Config) -> None:
         )
     if config.threads is not None and config.threads < 1:
         raise ValueError(f"threads={config.threads}: give at least 1, or null for all cores")
-    if not 0 < audio.hop_length <= audio.n_fft:
-        raise ValueError(f"audio.hop_length={audio.hop_length} must be between 1 and audio.n_fft={audio.n_fft}")
 
 
 def known_keys() -> list[str]:

@@ -57,6 +57,7 @@ def session(device: str = "auto", threads: int | None = None) -> Iterator[torch.
         dist.init_process_group("nccl" if on_gpu else "gloo", timeout=TIMEOUT)
     try:
         yield chosen
+        barrier()  # leave together: torchrun takes a rank that is gone early for a failure
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
