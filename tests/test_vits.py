@@ -278,6 +278,17 @@ def test_under_autocast_the_latents_stay_fp32():
     assert torch.equal(out.durations.sum(1), batch.frame_lengths)
 
 
+def test_rounding_of_durations():
+    batch = make_batch()
+    frames = {}
+    for rounding in ("ceil", "nearest"):
+        settings = small()
+        settings.duration.rounding = rounding
+        frames[rounding] = make(settings).infer(batch.tokens, batch.token_lengths, batch.keys, speed=0.11).durations
+    difference = frames["ceil"] - frames["nearest"]
+    assert set(difference.unique().tolist()) == {0, 1}
+
+
 def test_the_diagonal_penalty_is_for_training_alone():
     """What validation reports is the model's own alignment."""
     batch, durations = make_batch(), {}

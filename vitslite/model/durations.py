@@ -20,6 +20,7 @@ from vitslite.model.splines import DilatedConvs, SplineCoupling
 from vitslite.tensors import LOG_2PI
 
 KINDS = ("stochastic", "deterministic")
+ROUNDINGS = {"ceil": torch.ceil, "nearest": torch.round}
 
 
 @dataclass
@@ -32,11 +33,16 @@ class DurationSettings:
     dropout: float = 0.5
     n_flows: int = 4  # spline flows, each of the prior and the posterior
     n_bins: int = 10  # of each spline
+    rounding: str = (
+        "ceil"  # of predicted frames: ceil, as in VITS, or nearest, when ceil makes a deterministic one slow
+    )
     tail_bound: float = 5.0  # the splines act on log-durations within +-tail_bound after the first scaling
 
 
 def build_durations(settings: DurationSettings, hidden: int) -> nn.Module:
     """Raises ValueError for an unknown kind and for sizes that cannot work."""
+    if settings.rounding not in ROUNDINGS:
+        raise ValueError(f"model.duration.rounding={settings.rounding}: choose one of {', '.join(ROUNDINGS)}")
     if settings.kernel < 1 or settings.kernel % 2 == 0:
         raise ValueError(f"model.duration.kernel={settings.kernel}: give an odd number of tokens, such as 3")
     if settings.kind == "deterministic":

@@ -18,7 +18,7 @@ from vitslite import randomness
 from vitslite.model import alignment
 from vitslite.model.alignment import AlignmentSettings
 from vitslite.model.decoders import DecoderSettings, build_decoder
-from vitslite.model.durations import DurationSettings, build_durations
+from vitslite.model.durations import ROUNDINGS, DurationSettings, build_durations
 from vitslite.model.flows import Flow, FlowSettings
 from vitslite.model.posterior_encoder import PosteriorEncoder, PosteriorEncoderSettings
 from vitslite.model.text_encoder import TextEncoder, TextEncoderSettings
@@ -110,8 +110,9 @@ class VITS(nn.Module):
     ) -> Synthesis:
         """Speak: z_p = mean + noise_scale * std * noise from the prior, z = f^-1(z_p), audio = decoder(z).
 
-        Durations, where not given, are ceil(exp(log_duration) / speed) frames, as in VITS (so on average half a frame
-        longer than predicted), at least 1 and at most MAX_TOKEN_FRAMES per token. `speed` does not change given ones.
+        Durations, where not given, are exp(log_duration) / speed frames, rounded as model.duration.rounding says (up in
+        VITS, so on average half a frame longer than predicted), at least 1 and at most MAX_TOKEN_FRAMES per token.
+        `speed` does not change given ones.
         Same keys, same audio, in any batch. Raises ValueError for a `speed` that is not positive and where the
         predictor returns NaN. Waits for the device, to learn how long the output is.
         """
@@ -126,7 +127,8 @@ class VITS(nn.Module):
             log_durations = self.duration_predictor.predict(h, token_mask, keys, duration_noise_scale).float()
             if torch.isnan(log_durations).any():
                 raise ValueError("the duration predictor returned NaN: the model's weights are damaged, or it diverged")
-            durations = torch.ceil(torch.exp(log_durations) / speed).clamp(1, MAX_TOKEN_FRAMES).long()
+            round_frames = ROUNDINGS[self.settings.duration.rounding]
+            durations = round_frames(torch.exp(log_durations) / speed).clamp(1, MAX_TOKEN_FRAMES).long()
         durations = durations * token_mask[:, 0]
         frame_lengths = durations.sum(1)
         n_frames = int(frame_lengths.max())
