@@ -69,6 +69,15 @@ def rate_factor(settings: OptimizerSettings, step: int, n_steps: int) -> float:
     return warmup * (settings.final_fraction + (1 - settings.final_fraction) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
+def rate_note(settings: OptimizerSettings, step: int, planned: int, n_steps: int) -> str:
+    """What another number of steps does to the learning rate of a run that goes on at `step`."""
+    before, now = (rate_factor(settings, step, n) for n in (planned, n_steps))
+    return (
+        f"note: trainer.steps was {planned} and is {n_steps}: the learning rate goes on at {now:.2f} of the full one, "
+        f"not {before:.2f}"
+    )
+
+
 def clip(module: nn.Module, max_norm: float) -> Float[Tensor, ""]:
     """Scale the gradients to a norm of at most `max_norm` (0: leave them). Gives the norm before."""
     return nn.utils.clip_grad_norm_(module.parameters(), max_norm if max_norm > 0 else math.inf)

@@ -22,7 +22,7 @@ from vitslite.discriminators import Discriminator
 from vitslite.ema import EMA
 from vitslite.interrupt import StopRequest
 from vitslite.objectives.objective import Counts, Losses, Objective
-from vitslite.optimization import OptimizerSettings, adamw, clip, rate_factor, update
+from vitslite.optimization import OptimizerSettings, adamw, clip, rate_factor, rate_note, update
 from vitslite.progress import Progress
 from vitslite.tensors import Batch, Outputs
 from vitslite.tracking import Tracker
@@ -125,8 +125,6 @@ class Trainer:
                     self.save(is_best)
         batches.close()  # ends the loader's workers
 
-    # ---------------------------------------------------------------- one step
-
     def step(self, micro_batches: list[Batch]) -> dict[str, Tensor]:
         """Update discriminator (if any) and model once.
 
@@ -207,8 +205,6 @@ class Trainer:
             f"{self.completed_steps}. Lower trainer.optimizer.learning_rate or set trainer.optimizer.max_grad_norm"
         )
 
-    # ---------------------------------------------------------------- once in a while
-
     def describe(self, metrics: dict[str, Tensor]) -> dict[str, float]:
         """The metrics of the last step as they are logged, with the learning rate, norms by module and the speed."""
         row = {f"loss/{name}": float(value) for name, value in metrics.items() if name != "grad_norm"}
@@ -284,15 +280,10 @@ class Trainer:
         if distributed.is_main():
             print(f"going on from step {self.completed_steps} ({self.checkpoints.last})", flush=True)
             planned = state["config"]["trainer"]["steps"]
-            if planned != self.settings.steps and self.settings.optimizer.schedule == "cosine":
-                factor = rate_factor(self.settings.optimizer, self.completed_steps, self.settings.steps)
+            if planned != self.settings.steps:
                 print(
-                    f"note: trainer.steps was {planned} and is {self.settings.steps}: the learning rate goes on at "
-                    f"{factor:.2f} of the full one",
-                    flush=True,
+                    rate_note(self.settings.optimizer, self.completed_steps, planned, self.settings.steps), flush=True
                 )
-
-    # ---------------------------------------------------------------- small things
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
