@@ -187,10 +187,10 @@ def hifigan(**changes):
         (hifigan(upsample_kernels=[16, 16, 4, 3]), 256, "upsample_kernels=.*even number"),
         (hifigan(resblock_dilations=[[1, 3]]), 256, "resblock_dilations has 1 lists"),
         (hifigan(resblock_kind="3"), 256, "resblock_kind=3 is unknown"),
-        (hifigan(resblock_kernels=[3, 7, 10]), 256, "kernel size of 10"),
+        (hifigan(resblock_kernels=[3, 7, 10]), 256, "kernel=10 has no middle"),
         (DecoderSettings(kind="hifigan", hifigan=HiFiGANSettings(channels=24)), 256, "channels=24 cannot be halved 4"),
         (DecoderSettings(kind="istft"), 275, "audio.hop_length=275 even"),
-        (DecoderSettings(kind="istft", istft=ISTFTSettings(kernel=4)), 256, "kernel size of 4"),
+        (DecoderSettings(kind="istft", istft=ISTFTSettings(kernel=4)), 256, "kernel=4 has no middle"),
     ],
 )
 def test_settings_that_cannot_work_say_so(settings, hop_length, message):

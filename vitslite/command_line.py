@@ -63,7 +63,8 @@ def run(main: Callable[[], None]) -> int:
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: some of Hydra's own checks
         if shows_trace():
             raise
-        fail(explain(error))
+        typed = "" if isinstance(error, OmegaConfBaseException | HydraException) else f" (in: {' '.join(sys.argv[1:])})"
+        fail(explain(error) + typed)
         return EXIT_ERROR
     except KeyboardInterrupt:
         if EXIT_INTERRUPTED not in _exit_codes:  # not told to stop after a step, but in the middle of something
