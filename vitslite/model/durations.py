@@ -33,9 +33,7 @@ class DurationSettings:
     dropout: float = 0.5
     n_flows: int = 4  # spline flows, each of the prior and the posterior
     n_bins: int = 10  # of each spline
-    rounding: str = (
-        "ceil"  # of predicted frames: ceil, as in VITS, or nearest, when ceil makes a deterministic one slow
-    )
+    rounding: str = "ceil"  # of predicted frames: ceil, as in VITS; nearest, where ceil makes speech too slow
     tail_bound: float = 5.0  # the splines act on log-durations within +-tail_bound after the first scaling
 
 
