@@ -210,12 +210,16 @@ def read_wav(path: str | Path, sample_rate: int) -> np.ndarray:
         raise ValueError(f"{path}: truncated: its header says {info.n_samples} samples, it has {len(audio)}")
     if not np.isfinite(audio).all():
         raise ValueError(f"{path}: contains NaN or infinite samples; mend it, or take its line out of metadata.csv")
-    mono = audio.mean(axis=1)
-    if info.sample_rate != sample_rate:
-        from torchaudio.functional import resample  # here, because most corpora never need it
+    return to_int16(resampled(audio.mean(axis=1), info.sample_rate, sample_rate))
 
-        mono = resample(torch.from_numpy(mono), info.sample_rate, sample_rate).numpy()
-    return to_int16(mono)
+
+def resampled(audio: Float[np.ndarray, "S"], old_rate: int, new_rate: int) -> Float[np.ndarray, "S_new"]:
+    """The same sound at another sample rate (windowed-sinc interpolation)."""
+    if old_rate == new_rate:
+        return audio
+    from torchaudio.functional import resample  # here, because most corpora never need it
+
+    return resample(torch.from_numpy(audio), old_rate, new_rate).numpy()
 
 
 def write_wav(path: str | Path, audio: np.ndarray, sample_rate: int) -> None:

@@ -25,7 +25,7 @@ from vitslite.datasets.loader import Loader, fixed_batches
 from vitslite.discriminators import Discriminator, DiscriminatorSettings, build_discriminator
 from vitslite.model.vits import VITS, ModelSettings
 from vitslite.objectives.objective import Objective, ObjectiveSettings
-from vitslite.text.frontend import TextSettings
+from vitslite.text.frontend import Frontend, TextSettings
 from vitslite.tracking import Tracker, TrackingSettings
 from vitslite.trainer import TrainerSettings
 
@@ -142,14 +142,17 @@ def to_dict(config: Config) -> dict[str, Any]:
     return asdict(config)
 
 
-def corpus(config: Config) -> Corpus:
-    """The recordings, their tokens and the frontend. Rank 0 first, so that only one process fills the caches."""
+def corpus(config: Config, frontend: Frontend | None = None) -> Corpus:
+    """The recordings, their tokens and the frontend: a checkpoint's, or else made from the texts.
+
+    Rank 0 first, so that only one process fills the caches.
+    """
     min_frames = config.model.segment_frames or 1
     if config.discriminator.kind != "none":
         min_frames = max(min_frames, config.discriminator.segment_frames)
     if not distributed.is_main():
         distributed.barrier()
-    loaded = load_corpus(config.data, config.text, config.audio, min_frames)
+    loaded = load_corpus(config.data, config.text, config.audio, min_frames, frontend)
     if distributed.is_main():
         distributed.barrier()
     return loaded

@@ -55,6 +55,18 @@ def spectrograms(path: Path, mels: dict[str, Float[Tensor, "M T"]], title: str) 
     return _save(figure, path)
 
 
+def durations(path: Path, found: Int[np.ndarray, "N"], predicted: Int[np.ndarray, "N"], frame_ms: float) -> Path:
+    """How often a token that lasts so long in the recording is spoken so long. Diagonal: as in the recording."""
+    longest = max(int(np.percentile(np.concatenate([found, predicted]), 99.5)), 2)
+    edges = (np.arange(longest + 2) - 0.5) * frame_ms
+    figure, axes = plt.subplots(figsize=(6, 5), layout="constrained")
+    *_, image = axes.hist2d(found * frame_ms, predicted * frame_ms, bins=[edges, edges], norm="log", cmap="viridis")
+    axes.plot(edges[[0, -1]], edges[[0, -1]], "w--", linewidth=1)
+    axes.set(xlabel="found in the recording, ms", ylabel="spoken, ms", title="durations of tokens")
+    figure.colorbar(image, label="tokens")
+    return _save(figure, path)
+
+
 def curves(path: Path, rows: list[dict[str, int | float]], keys: list[str], title: str) -> Path:
     """Each of `keys` over the steps: training as a line, validation ("val/" + key) as dots."""
     shown = [k for k in keys if any(k in row or f"val/{k}" in row for row in rows)]

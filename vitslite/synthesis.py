@@ -21,6 +21,7 @@ class Synthesizer:
             raise ValueError("--device cuda, but torch sees no GPU here: use --device cpu")
         self.path = find_checkpoint(Path(source))
         stored = checkpoint.read(self.path)
+        self.step = stored["step"]
         self.config = build.parse(stored["config"], [])
         self.frontend = Frontend.from_state(stored["frontend"])
         self.model = build.model(self.config, self.frontend.n_symbols)
@@ -68,6 +69,13 @@ def find_checkpoint(source: Path) -> Path:
     if not source.exists():
         raise ValueError(f"{source}: no such run directory or checkpoint")
     raise ValueError(f"{source}: no checkpoint in {source / 'checkpoints'}; train first: python train.py")
+
+
+def run_of(source: Path) -> Path:
+    """The run directory that a checkpoint lies in; other folders are their own."""
+    if source.is_file():
+        return source.parent.parent if source.parent.name == "checkpoints" else source.parent
+    return source
 
 
 def split_sentences(text: str) -> list[str]:

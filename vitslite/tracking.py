@@ -52,7 +52,8 @@ class Tracker:
         self._run = None
         if enabled:
             run_dir.mkdir(parents=True, exist_ok=True)
-            self._run = _start_wandb(settings, run_dir, name, settings.group or group, tags, config)
+            group, tags = settings.group or group, [*settings.tags, *tags]
+            self._run = _start_wandb(settings, run_dir, name=name, group=group, tags=tags, config=config)
         self.place = _place(self._run)
 
     def rewind(self, step: int) -> None:
@@ -98,6 +99,16 @@ class Tracker:
             self._run = None
 
 
+def add_summary(settings: TrackingSettings, run_dir: Path, values: dict[str, float]) -> None:
+    """Add figures to the summary of a run that has ended; nothing where the run was not in W&B."""
+    if settings.wandb == "disabled" or not (run_dir / "wandb_id").exists():
+        return
+    run = _start_wandb(settings, run_dir)
+    if run is not None:
+        run.summary.update(values)
+        run.finish()
+
+
 def _place(run: Any) -> str:
     """Where a W&B run is, as a line for the user."""
     if run is None:
@@ -107,9 +118,8 @@ def _place(run: Any) -> str:
     return f"W&B: {run.url}"
 
 
-def _start_wandb(
-    settings: TrackingSettings, run_dir: Path, name: str, group: str, tags: list[str], config: dict[str, Any]
-):
+def _start_wandb(settings: TrackingSettings, run_dir: Path, **described: Any) -> Any:
+    """A new W&B run, or the one of `run_dir` again. `described`: its name, group, tags and config."""
     mode = settings.wandb
     if mode == "auto":
         mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
@@ -121,10 +131,7 @@ def _start_wandb(
     arguments = {
         "project": settings.project,
         "entity": settings.entity,
-        "group": group,
-        "name": name,
-        "tags": [*settings.tags, *tags],
-        "config": config,
+        **described,
         "dir": str(run_dir),
         "id": _run_id(run_dir),
         "resume": "allow",

@@ -1,11 +1,12 @@
 """Text -> token ids. A frontend is its settings and its vocabulary; both go into the checkpoint."""
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from vitslite.text.characters import characters, normalise
-from vitslite.text.phonemes import other_stress, phonemes, phonemise_all
+from vitslite.text.phonemes import other_stress, phonemes, phonemise_all, word_starts
 
 BLANK = "_"  # id 0: padding, and between tokens if text.blanks
 START, END = "^", "$"  # carry the silence at both ends of a recording
@@ -70,6 +71,16 @@ class Frontend:
                 f"(first after {''.join(symbols[max(0, first - 8) : first])!r}); respell the text"
             )
         return intersperse_blanks(ids) if self.settings.blanks else ids
+
+    def word_starts(self, text: str) -> list[int]:
+        """The token indices at which the words of a text begin."""
+        normalised, s = normalise(text), self.settings
+        if s.frontend == "characters":
+            starts = [match.start() for match in re.finditer(r"[^\W_]+(?:'[^\W_]+)*", "".join(characters(normalised)))]
+        else:
+            starts = word_starts(normalised, s.voice, s.units)
+        shifted = [start + s.edges for start in starts]
+        return [2 * start + 1 for start in shifted] if s.blanks else shifted
 
     def names(self, ids: list[int]) -> list[str]:
         """The symbols of token ids, for figures and messages."""

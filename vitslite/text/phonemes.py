@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from vitslite.text import espeak
@@ -24,21 +25,38 @@ _INNER_END = re.compile(_END + r"\w?$")  # an inner clause shows the first lette
 
 def phonemes(text: str, voice: str, units: str) -> list[str]:
     """Normalised text -> symbols. ValueError: unknown voice. Text without a word gives []."""
+    return _symbols_and_starts(text, voice, units)[0]
+
+
+def word_starts(text: str, voice: str, units: str) -> list[int]:
+    """The places in `phonemes(...)` where words begin. espeak-ng runs some words together ("of the") into one."""
+    return _symbols_and_starts(text, voice, units)[1]
+
+
+def _symbols_and_starts(text: str, voice: str, units: str) -> tuple[list[str], list[int]]:
     symbols: list[str] = []
+    starts: list[int] = []
+    for words, mark in _spoken_clauses(text, voice):
+        for phones in words:
+            if units == "codepoints" and symbols:
+                symbols.append(" ")
+            starts.append(len(symbols))
+            symbols += phones if units == "phones" else "".join(phones)
+        symbols += mark
+    return symbols, starts
+
+
+def _spoken_clauses(text: str, voice: str) -> Iterator[tuple[list[list[str]], str]]:
+    """Per clause that has a sound: its words as lists of phones, and the mark of the pause after it or ""."""
     clauses = espeak.clauses(re.sub(r"\s*(—|–|--)\s*", ", ", text), voice)
     for i, clause in enumerate(clauses):
         sounds = _LANGUAGE_SWITCH.sub("", clause.phonemes)
-        phones = [p for p in re.split(r"[_ ]+", sounds) if p]
-        if not phones:
-            continue
-        if units == "codepoints" and symbols:
-            symbols.append(" ")
-        symbols += phones if units == "phones" else re.sub(r" +", " ", sounds.replace("_", "")).strip()
-        is_last = i == len(clauses) - 1
-        end = (_LAST_END if is_last else _INNER_END).search(clause.text)
-        if end or not is_last:
-            symbols.append(end[1] if end else ",")
-    return symbols
+        words = [[phone for phone in word.split("_") if phone] for word in sounds.split(" ")]
+        words = [phones for phones in words if phones]
+        if words:
+            is_last = i == len(clauses) - 1
+            end = (_LAST_END if is_last else _INNER_END).search(clause.text)
+            yield words, end[1] if end else "" if is_last else ","
 
 
 def other_stress(phone: str) -> list[str]:

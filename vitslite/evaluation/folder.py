@@ -1,0 +1,108 @@
+"""Wavs of any synthesiser against the recordings of a corpus, and texts that have no recording."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from vitslite.audio import AudioSettings, duration_info, read_wav
+from vitslite.datasets.metadata import Skipped, read_metadata
+from vitslite.evaluation.result import Scored
+from vitslite.evaluation.scoring import Scorer
+from vitslite.evaluation.voice import SpeakSettings
+from vitslite.recognition import words
+from vitslite.synthesis import Synthesizer
+
+
+class Pair(NamedTuple):
+    id: str
+    text: str
+    given: Path
+    real: Path
+
+
+def find_pairs(folder: Path, reference: Path) -> list[Pair]:
+    """Every wav or flac in `folder` with the recording of the same name in `reference`, LJSpeech's layout.
+
+    ValueError when there are none, and for clips that the reference does not have.
+    """
+    given = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".wav", ".flac"))
+    if not given:
+        raise ValueError(f"{folder}: neither a run (no checkpoints/) nor a folder with .wav or .flac files")
+    texts = {row.id: row.text for row in read_metadata(reference / "metadata.csv", Skipped())}
+    pairs, missing = [], []
+    for path in given:
+        names = [reference / "wavs" / f"{path.stem}{suffix}" for suffix in (".wav", ".flac")]
+        real = next((name for name in names if name.is_file()), None)
+        if real is None or path.stem not in texts:
+            missing.append(path)
+        else:
+            pairs.append(Pair(path.stem, texts[path.stem], path, real))
+    if missing:
+        raise ValueError(
+            f"{reference} lacks {len(missing)} of the {len(given)} clips, the first {missing[0].stem}: it needs "
+            "a line in metadata.csv and a file in wavs/ for each"
+        )
+    return pairs
+
+
+def common_sample_rate(pairs: list[Pair]) -> int:
+    """The sample rate of all files. ValueError when they differ."""
+    first = duration_info(pairs[0].real).sample_rate
+    for path in (path for pair in pairs for path in (pair.real, pair.given)):
+        rate = duration_info(path).sample_rate
+        if rate != first:
+            raise ValueError(
+                f"{path} has {rate} Hz, {pairs[0].real} has {first}: add --sample-rate {min(rate, first)} to compare "
+                "both there"
+            )
+    return first
+
+
+def comparison_audio(sample_rate: int) -> AudioSettings:
+    """Spectrograms of 20 ms steps and at least 40 ms windows, at any sample rate."""
+    n_fft = 2 ** int(np.ceil(np.log2(0.04 * sample_rate)))
+    return AudioSettings(sample_rate, n_fft, 2 * round(0.01 * sample_rate), n_fft)
+
+
+def score_pairs(pairs: list[Pair], scorer: Scorer) -> Iterator[Scored]:
+    """ValueError names the file that cannot be measured."""
+    rate = scorer.audio.sample_rate
+    for pair in pairs:
+        wavs = {"real": read_wav(pair.real, rate), "given": read_wav(pair.given, rate)}
+        wavs = {kind: wav.astype(np.float32) / 32768 for kind, wav in wavs.items()}
+        try:
+            measures, heard = scorer.score(pair.text, wavs)
+        except ValueError as error:
+            raise ValueError(f"{pair.given}: {error}") from error
+        yield Scored(pair.id, pair.text, wavs, heard, measures)
+
+
+def read_texts(path: Path) -> list[str]:
+    """One sentence per line; empty lines are passed over. ValueError names the line that has no words."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--texts {path}: cannot be read as UTF-8 text ({error})") from error
+    texts = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            words(line)
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: {error}") from error
+        texts.append(line.strip())
+    if not texts:
+        raise ValueError(f"--texts {path}: no text in it; give one sentence per line")
+    return texts
+
+
+def score_texts(voice: Synthesizer, texts: list[str], scorer: Scorer, settings: SpeakSettings) -> Iterator[Scored]:
+    """What is heard in texts without recordings, their rate and level."""
+    s = settings
+    for number, text in enumerate(texts, 1):
+        wavs = {"spoken": voice.speak(text, s.seed, s.noise_scale, s.duration_noise_scale)}
+        measures, heard = scorer.score(text, wavs)
+        yield Scored(f"text-{number:04d}", text, wavs, heard, measures)

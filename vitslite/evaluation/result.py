@@ -1,0 +1,69 @@
+"""What an evaluation found: measures per utterance, and of the whole set."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from vitslite.evaluation.scoring import Estimate, Ratio, summarise
+
+
+class Alignment(NamedTuple):
+    """What figures.alignment shows: the search's scores and path, and onsets known from elsewhere (token, frame)."""
+
+    log_lik: Float[Tensor, "L T"]
+    durations: Int[Tensor, "L"]
+    symbols: list[str]
+    onsets: list[tuple[int, float]] | None
+
+
+@dataclass
+class Scored:
+    """One utterance: its recordings by kind, what was heard in each, its measures by kind and of the model."""
+
+    id: str
+    text: str
+    wavs: dict[str, Float[np.ndarray, "_"]]
+    heard: dict[str, str]
+    measures: dict[str, dict[str, Ratio]]
+    predicted: Int[Tensor, "L"] | None = None  # frames per token when spoken
+    alignment: Alignment | None = None  # of the recording
+
+
+@dataclass
+class Evaluation:
+    """The whole set. `about` says of what, `estimates` are by kind and measure, `speed` alone is not reproducible."""
+
+    about: dict
+    estimates: dict[str, dict[str, Estimate]]
+    utterances: list[dict]
+    speed: dict[str, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict:
+        estimates = {
+            kind: {name: x._asdict() for name, x in measures.items()} for kind, measures in self.estimates.items()
+        }
+        return {**self.about, "estimates": estimates, "speed": self.speed, "utterances": self.utterances}
+
+    def headline(self) -> dict[str, float]:
+        """`kind/measure` -> value, for the summary of a W&B run."""
+        values = {f"{kind}/{name}": x.value for kind, row in self.estimates.items() for name, x in row.items()}
+        return values | {f"speed/{name}": value for name, value in self.speed.items()}
+
+
+def collect(scored: Iterable[Scored], about: dict) -> Evaluation:
+    """Sum up. Only what was heard and measured is kept, not the sound."""
+    measures: dict[str, list[dict[str, Ratio]]] = {}
+    utterances = []
+    for x in scored:
+        for kind, row in x.measures.items():
+            measures.setdefault(kind, []).append(row)
+        values = {kind: {name: n / d for name, (n, d) in row.items() if d} for kind, row in x.measures.items()}
+        utterances.append({"id": x.id, "text": x.text, "heard": x.heard, "measures": values})
+    if not utterances:
+        raise ValueError("nothing to evaluate: no utterances")
+    estimates = {kind: summarise(rows) for kind, rows in measures.items()}
+    return Evaluation({**about, "n_utterances": len(utterances)}, estimates, utterances)

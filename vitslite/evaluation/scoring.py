@@ -1,0 +1,170 @@
+"""Recordings against the real ones, utterance by utterance, and the whole set as a table with intervals.
+
+Every measure of an utterance is a ratio: errors over words, milliseconds over tokens, or a plain value over 1. The
+figure of a set is the ratio of the sums; its 95 % interval comes from drawing the utterances again with replacement
+(bootstrap; Efron 1979), with the same draws every time.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from vitslite import acoustics, recognition
+from vitslite.audio import AudioSettings, LogMel
+from vitslite.recognition import Recogniser
+
+N_RESAMPLES = 1000
+Ratio = tuple[float, float]  # numerator, denominator
+
+
+class Measure(NamedTuple):
+    label: str
+    unit: str
+    scale: float = 1.0  # from the stored value to the unit shown
+
+
+MEASURES = {
+    "word_error_rate": Measure("word error rate", "%", 100),
+    "character_error_rate": Measure("character error rate", "%", 100),
+    "mel_cepstral_distortion": Measure("mel-cepstral distortion", "dB"),
+    "log_f0_rmse": Measure("log-F0 error, rms", "semitones", 12 / math.log(2)),
+    "voicing_error": Measure("voicing error", "% of frames", 100),
+    "log_mel_l1": Measure("log-mel L1, same timing", "nats"),
+    "length_error": Measure("length against the recording", "%", 100),
+    "words_per_minute": Measure("speaking rate", "words/min", 60),
+    "diversity": Measure("diversity over noise", "nats"),
+    "rms_db": Measure("level", "dBFS"),
+    "clipped": Measure("clipped samples", "%", 100),
+    "silent": Measure("silent frames", "%", 100),
+    "kl": Measure("KL", "nats/frame"),
+    "duration_error": Measure("duration, error per token", "ms"),
+    "alignment_error": Measure("phoneme onsets, error", "ms"),
+    "alignment_within_20ms": Measure("phoneme onsets within 20 ms", "%", 100),
+    "alignment_within_50ms": Measure("phoneme onsets within 50 ms", "%", 100),
+    "word_onset_error": Measure("word onsets, error", "ms"),
+    "word_onset_within_50ms": Measure("word onsets within 50 ms", "%", 100),
+    "word_onset_uniform_error": Measure("word onsets, of evenly spread tokens", "ms"),
+}
+
+
+class Estimate(NamedTuple):
+    """A figure of the set with the ends of its 95 % interval; None where one utterance alone gives no interval."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+class Voiced(NamedTuple):
+    """What the distances need of one recording."""
+
+    wav: Float[np.ndarray, "S"]
+    log_mel: Float[np.ndarray, "M T"]
+    cepstrum: Float[np.ndarray, "C T"]
+    f0: Float[np.ndarray, "T"]
+
+
+class Scorer:
+    """Measures recordings; the same input gives the same figures, in any order."""
+
+    def __init__(self, audio: AudioSettings, recogniser: Recogniser | None):
+        self.audio = audio
+        self.recogniser = recogniser
+        a = audio
+        self._log_mel = LogMel(a.sample_rate, a.n_fft, a.hop_length, a.win_length, a.n_mels, a.f_min, a.f_max)
+
+    def log_mel(self, wav: Float[np.ndarray, "S"]) -> Float[np.ndarray, "M T"]:
+        return self._log_mel(torch.from_numpy(wav)[None, None], torch.tensor([len(wav)]))[0].numpy()
+
+    def score(
+        self, text: str, wavs: dict[str, Float[np.ndarray, "_"]]
+    ) -> tuple[dict[str, dict[str, Ratio]], dict[str, str]]:
+        """(measures, what was heard) of each wav, samples in [-1, 1]. Distances are to the one named "real", if any."""
+        analysed = {kind: self._analyse(kind, wav) for kind, wav in wavs.items()}
+        heard = {}
+        if self.recogniser is not None:
+            heard = {kind: self.recogniser.transcribe(wav, self.audio.sample_rate) for kind, wav in wavs.items()}
+        rows = {}
+        for kind, voiced in analysed.items():
+            rows[kind] = self._errors(text, heard[kind]) if heard else {}
+            rows[kind] |= self._sound(text, voiced)
+            if "real" in analysed:
+                rows[kind] |= self._distances(voiced, analysed["real"])
+            # Silence has no level in dB, and what is never voiced no pitch: such an utterance does not count there.
+            rows[kind] = {name: ratio for name, ratio in rows[kind].items() if math.isfinite(ratio[0])}
+        return rows, heard
+
+    def _analyse(self, kind: str, wav: Float[np.ndarray, "S"]) -> Voiced:
+        if len(wav) < self.audio.hop_length:
+            raise ValueError(f"the {kind} recording has {len(wav)} samples, less than one spectrogram frame")
+        log_mel = self.log_mel(wav)
+        return Voiced(wav, log_mel, acoustics.mel_cepstrum(log_mel), acoustics.pitch(wav, self.audio)[0])
+
+    def _errors(self, text: str, heard: str) -> dict[str, Ratio]:
+        c = recognition.count_errors(text, heard)
+        return {
+            "word_error_rate": (c.word_errors, c.words),
+            "character_error_rate": (c.character_errors, c.characters),
+        }
+
+    def _sound(self, text: str, x: Voiced) -> dict[str, Ratio]:
+        level = acoustics.level(x.wav, self.audio.hop_length)
+        return {
+            "words_per_minute": (len(recognition.words(text)), len(x.wav) / self.audio.sample_rate),
+            "rms_db": (level.rms_db, 1.0),
+            "clipped": (level.clipped, 1.0),
+            "silent": (level.silent, 1.0),
+        }
+
+    def _distances(self, x: Voiced, real: Voiced) -> dict[str, Ratio]:
+        path = acoustics.warp(x.cepstrum, real.cepstrum)
+        pitch = acoustics.pitch_errors(x.f0, real.f0, path)
+        return {
+            "mel_cepstral_distortion": (acoustics.mel_cepstral_distortion(x.cepstrum, real.cepstrum, path), 1.0),
+            "log_f0_rmse": (pitch.log_f0_rmse, 1.0),
+            "voicing_error": (pitch.voicing, 1.0),
+            "length_error": (abs(len(x.wav) - len(real.wav)), len(real.wav)),
+        }
+
+
+def estimate(ratios: list[Ratio]) -> Estimate:
+    """The ratio of the sums over utterances, and the 95 % bootstrap interval of it."""
+    numerators, denominators = np.array(ratios, dtype=np.float64).T
+    value = float(numerators.sum() / denominators.sum())
+    if len(ratios) < 2:
+        return Estimate(value, None, None)
+    draws = np.random.default_rng(0).integers(0, len(ratios), (N_RESAMPLES, len(ratios)))
+    low, high = np.percentile(numerators[draws].sum(1) / denominators[draws].sum(1), [2.5, 97.5])
+    return Estimate(value, float(low), float(high))
+
+
+def summarise(rows: list[dict[str, Ratio]]) -> dict[str, Estimate]:
+    """One estimate per measure, over the utterances that have it."""
+    found = {name: [row[name] for row in rows if name in row] for name in MEASURES}
+    return {name: estimate(ratios) for name, ratios in found.items() if sum(r[1] for r in ratios) > 0}
+
+
+def table(columns: dict[str, dict[str, Estimate]]) -> str:
+    """The estimates as lines of text: a row per measure, a column per kind of recording."""
+    names = [name for name in MEASURES if any(name in column for column in columns.values())]
+    rows = [["", *columns]]
+    for name in names:
+        measure = MEASURES[name]
+        cells = [_cell(column.get(name), measure.scale) for column in columns.values()]
+        rows.append([f"{measure.label}, {measure.unit}", *cells])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def _cell(x: Estimate | None, scale: float) -> str:
+    if x is None:
+        return "-"
+    interval = "" if x.low is None else f" [{_number(x.low * scale)}, {_number(x.high * scale)}]"
+    return f"{_number(x.value * scale)}{interval}"
+
+
+def _number(x: float) -> str:
+    return f"{x:.3g}" if abs(x) < 100 else f"{x:.0f}"

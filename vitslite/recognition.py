@@ -1,0 +1,235 @@
+"""What was heard: speech recognisers and their error rates. The one owner of pocketsphinx, transformers and jiwer.
+
+A recogniser measures whether the words come through, not whether the voice is pleasant. Its own errors on the real
+recordings belong beside every figure.
+"""
+
+import functools
+import os
+import re
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import jiwer
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from vitslite.audio import resampled, to_int16
+from vitslite.datasets.demo import Grammar, load_grammar
+
+SAMPLE_RATE = 16000  # of every recogniser here
+SPHINX_FRAMES_PER_SECOND = 100
+_PAD_SECONDS, _PAD_LEVEL = 0.2, 1e-4  # faint noise around each clip: a recogniser needs a start and an end
+_PEAK = 0.5  # every clip is brought to this level
+_FIRST, _LAST = 0, 1  # states of the grammar
+
+
+class Recogniser(Protocol):
+    """Speech to words. The same samples give the same words, whatever was heard before."""
+
+    name: str  # with what it knows, for reports
+
+    def transcribe(self, wav: Float[np.ndarray, "S"], sample_rate: int) -> str: ...
+
+
+class Counts(NamedTuple):
+    """Errors (substitutions, deletions, insertions) of one utterance and what to divide by."""
+
+    word_errors: int
+    words: int
+    character_errors: int
+    characters: int
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words without punctuation; apostrophes inside a word stay. ValueError where there is none."""
+    plain = re.sub(r"[^\w' ]|_", " ", text.lower().replace("’", "'"))
+    found = [word for word in (w.strip("'") for w in plain.split()) if word]
+    if not found:
+        raise ValueError(f"text {text!r}: no words to recognise")
+    return found
+
+
+def count_errors(text: str, heard: str) -> Counts:
+    """Edit distances of what was heard from the text, in words and in characters (spaces included)."""
+    wanted = " ".join(words(text))
+    got = " ".join(words(heard)) if any(c.isalnum() for c in heard) else ""
+    by_word, by_character = jiwer.process_words(wanted, got), jiwer.process_characters(wanted, got)
+    n_errors = [x.substitutions + x.deletions + x.insertions for x in (by_word, by_character)]
+    return Counts(n_errors[0], len(wanted.split()), n_errors[1], len(wanted))
+
+
+def build_recogniser(kind: str, is_demo: bool = False) -> Recogniser | None:
+    """`kind`: auto, grammar, pocketsphinx, none, a pipeline of torchaudio, or the folder of a transformers model.
+
+    auto is pocketsphinx: with the demo corpus's grammar where the corpus is that, with its language model elsewhere.
+    ValueError: an unknown kind, or one whose package or weights are not here.
+    """
+    if kind == "auto":
+        kind = "grammar" if is_demo else "pocketsphinx"
+    if kind == "none":
+        return None
+    if kind == "grammar":
+        return PocketSphinx(load_grammar())
+    if kind == "pocketsphinx":
+        return PocketSphinx()
+    if Path(kind).expanduser().is_dir():
+        return TransformersModel(Path(kind).expanduser())
+    if re.fullmatch(r"[A-Z0-9_]*ASR[A-Z0-9_]*", kind):
+        return TorchaudioPipeline(kind)
+    raise ValueError(
+        f"recogniser {kind!r}: type auto, grammar, pocketsphinx, none, a torchaudio pipeline such as "
+        "WAV2VEC2_ASR_BASE_960H, or the folder of a transformers model"
+    )
+
+
+class PocketSphinx:
+    """CMU PocketSphinx with the US English model of its wheel: small, offline, on the CPU.
+
+    With a grammar it hears the grammar's sentences alone, which makes it sharp on synthetic voices. Without, it has a
+    general trigram language model, fit for real voices.
+    """
+
+    def __init__(self, grammar: Grammar | None = None):
+        try:
+            from pocketsphinx import Decoder
+        except ImportError as error:
+            raise _not_installed("pocketsphinx") from error
+        quiet = {"logfn": os.devnull, "loglevel": "FATAL"}
+        self.name = f"pocketsphinx {version('pocketsphinx')}, {'demo grammar' if grammar else 'its language model'}"
+        self._decoder = Decoder(lm=None, **quiet) if grammar else Decoder(**quiet)
+        if grammar:
+            arcs = grammar_arcs(grammar, self._pronounceable)
+            self._decoder.add_fsg("demo", self._decoder.create_fsg("demo", _FIRST, _LAST, arcs))
+            self._decoder.activate_search("demo")
+
+    def transcribe(self, wav: Float[np.ndarray, "S"], sample_rate: int) -> str:
+        _decode(self._decoder, wav, sample_rate)
+        best = self._decoder.hyp()
+        return re.sub(r"\(\d+\)", "", best.hypstr) if best else ""  # "the(2)" is a second pronunciation
+
+    def _pronounceable(self, word: str) -> bool:
+        return self._decoder.lookup_word(word) is not None
+
+
+class WordAligner:
+    """Where each word of a known text begins in a recording: forced alignment by pocketsphinx, US English."""
+
+    def __init__(self):
+        self._decoder = PocketSphinx()._decoder
+
+    def onsets(self, text: str, wav: Float[np.ndarray, "S"], sample_rate: int) -> list[float] | None:
+        """Seconds from the start of `wav`, in steps of 10 ms, one per word of `words(text)`.
+
+        None where the recogniser's dictionary lacks a word or finds no way through the recording.
+        """
+        spoken, decoder = words(text), self._decoder
+        if any(decoder.lookup_word(word) is None for word in spoken):
+            return None
+        decoder.set_align_text(" ".join(spoken))
+        _decode(decoder, wav, sample_rate)
+        found = [s.start_frame for s in decoder.seg()] if decoder.hyp() else []
+        names = [re.sub(r"\(\d+\)", "", s.word) for s in decoder.seg()] if found else []
+        starts = [frame for frame, name in zip(found, names, strict=True) if not name.startswith("<")]
+        if len(starts) != len(spoken):
+            return None
+        return [start / SPHINX_FRAMES_PER_SECOND - _PAD_SECONDS for start in starts]
+
+
+class TransformersModel:
+    """Any speech recognition model of the transformers library, from a folder (Whisper, wav2vec 2, ...)."""
+
+    def __init__(self, folder: Path):
+        try:
+            import transformers
+        except ImportError as error:
+            raise _not_installed("transformers") from error
+        self.name = f"transformers {folder.name}"
+        try:
+            self._pipeline = transformers.pipeline("automatic-speech-recognition", model=str(folder))
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(f"recogniser {folder}: not a speech recognition model ({_first_line(error)})") from error
+
+    def transcribe(self, wav: Float[np.ndarray, "S"], sample_rate: int) -> str:
+        return self._pipeline({"raw": prepared(wav, sample_rate), "sampling_rate": SAMPLE_RATE})["text"].lower()
+
+
+class TorchaudioPipeline:
+    """A CTC model of torchaudio.pipelines, decoded greedily. Its weights are downloaded when first used."""
+
+    def __init__(self, name: str):
+        from torchaudio import pipelines  # here, because it takes seconds and few want it
+
+        bundle = getattr(pipelines, name, None)
+        if bundle is None:
+            raise ValueError(f"recogniser {name}: torchaudio.pipelines has none of this name")
+        self.name = f"torchaudio {name}"
+        self._labels = bundle.get_labels()
+        try:
+            self._model = bundle.get_model().eval()
+        except OSError as error:  # urllib's errors are OSErrors
+            raise ValueError(
+                f"recogniser {name}: its weights cannot be downloaded ({_first_line(error)}); "
+                "use auto, or the folder of a transformers model"
+            ) from error
+
+    @torch.no_grad()
+    def transcribe(self, wav: Float[np.ndarray, "S"], sample_rate: int) -> str:
+        scores, _ = self._model(torch.from_numpy(prepared(wav, sample_rate))[None])
+        best = torch.unique_consecutive(scores[0].argmax(-1)).tolist()
+        return "".join(self._labels[i] for i in best if i != 0).replace("|", " ").lower().strip()
+
+
+def _decode(decoder: "Decoder", wav: Float[np.ndarray, "S"], sample_rate: int) -> None:
+    decoder.reinit_feat(decoder.config)  # else the cepstral means of the clip before go on into this one
+    decoder.start_utt()
+    decoder.process_raw(to_int16(prepared(wav, sample_rate)).tobytes(), full_utt=True)
+    decoder.end_utt()
+
+
+def grammar_arcs(grammar: Grammar, pronounceable: Callable[[str], bool]) -> list[tuple[int, int, float, str]]:
+    """(state, next state, probability, word) of a finite-state grammar: one chain of states per template."""
+    arcs, n_states, silent = [], 2, []
+    for template in grammar.templates:
+        slots = re.findall(r"\{\w+\}|[a-z']+", template.lower())
+        state = _FIRST
+        for position, slot in enumerate(slots):
+            choices = grammar.words[slot[1:-1]] if slot.startswith("{") else [slot]
+            silent += [word for word in choices if not pronounceable(word)]
+            target = n_states if position < len(slots) - 1 else _LAST
+            n_states += target != _LAST
+            share = (1 / len(grammar.templates) if position == 0 else 1.0) / len(choices)
+            arcs += [(state, target, share, word) for word in choices]
+            state = target
+    if silent:
+        raise ValueError(f"the recogniser has no pronunciation for {', '.join(sorted(set(silent)))}: use other words")
+    return arcs
+
+
+def prepared(wav: Float[np.ndarray, "S"], sample_rate: int) -> Float[np.ndarray, "S16"]:
+    """At 16 kHz and a common level, with faint noise at both ends."""
+    wav = resampled(wav, sample_rate, SAMPLE_RATE)
+    loudest = np.abs(wav).max(initial=0.0)
+    scale = _PEAK / loudest if loudest > 0 else 1.0
+    pad = _padding()
+    return np.concatenate([pad, wav * np.float32(scale), pad])
+
+
+@functools.cache
+def _padding() -> Float[np.ndarray, "S"]:
+    noise = np.random.default_rng(0).normal(0, _PAD_LEVEL, int(_PAD_SECONDS * SAMPLE_RATE))
+    return noise.astype(np.float32)
+
+
+def _not_installed(package: str) -> ValueError:
+    return ValueError(
+        f"the recogniser needs {package}, which is not installed: pip install {package}, or choose another recogniser "
+        "(none goes without)"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
