@@ -33,9 +33,12 @@ def train(cfg: DictConfig, overrides: list[str]) -> Trainer:
         objective = build.objective(config)  # Outputs -> named losses
         command_line.announce(config, device, corpus, model, discriminator)
         checkpoints = build.checkpoints(config, corpus, device)
+        recogniser = build.recogniser(config)  # what was understood, or None
         run_dir = build.run_directory(config, corpus)
         with build.tracker(config, run_dir, overrides) as tracker:
-            trainer = Trainer(config.trainer, model, discriminator, objective, data, tracker, checkpoints, device)
+            trainer = Trainer(
+                config.trainer, model, discriminator, objective, data, recogniser, tracker, checkpoints, device
+            )
             trainer.fit()
         command_line.conclude(config, trainer)
     return trainer

@@ -40,9 +40,9 @@ def main(arguments: argparse.Namespace) -> None:
     if evaluation.speed:
         print("  ".join(f"{name} {value:.3g}" for name, value in evaluation.speed.items()))
     for x in evaluation.utterances[:3]:
-        print(f"text    {x['text']}")
+        print(f"text      {x['text']}")
         for kind, heard in x["heard"].items():
-            print(f"{kind:7} {heard}")
+            print(f"{kind:9} {heard}")
     print(f"{path}   wavs, pictures: {output}/")
 
 

@@ -40,6 +40,7 @@ def main(out: Path, run_dir: Path, cache: Path, fault: str, overrides: list[str]
             build.discriminator(config),
             objective,
             data,
+            None,
             build.tracker(config, build.run_directory(config, corpus), overrides),
             build.checkpoints(config, corpus, device),
             device,

@@ -11,7 +11,7 @@ import pytest
 from vitslite.report import marked, samples_page
 
 STEPS = {"step_1000": 1000, "step_10": 10, "step_000200": 200}  # as names they sort in another order
-TEXTS = {"a? #1 50%": 'Is 2 < 3 & "so" on, isn\'t it?', "plain": "The <b>cat</b> sat on $title"}
+TEXTS = {"a? #1 <i> & 50%": 'Is 2 < 3 & "so" on, isn\'t it?', "plain": "The <b>cat</b> sat on $title"}
 KINDS = ("recording", "copy", "spoken")
 FILES = [*(f"{kind}.wav" for kind in KINDS), "alignment.png", "spectrograms.png"]
 
@@ -79,8 +79,8 @@ def test_every_file_is_linked_and_every_link_is_a_file(run_dir):
     assert page.tags.count("audio") == len(TEXTS) * (1 + 2 * len(STEPS))
     assert "http" not in page.source and "missing" not in page.text
     # The check can fail: a file that goes after the page was written leaves broken links.
-    (run_dir / "samples/step_000200/a? #1 50%_spoken.wav").unlink()
-    assert page.missing_files(run_dir) == ["samples/step_000200/a? #1 50%_spoken.wav"]
+    (run_dir / "samples/step_000200/a? #1 <i> & 50%_spoken.wav").unlink()
+    assert page.missing_files(run_dir) == ["samples/step_000200/a? #1 <i> & 50%_spoken.wav"]
 
 
 def test_steps_ascend_as_numbers(run_dir):

@@ -25,9 +25,11 @@ from vitslite.datasets.loader import Loader, fixed_batches
 from vitslite.discriminators import Discriminator, DiscriminatorSettings, build_discriminator
 from vitslite.model.vits import VITS, ModelSettings
 from vitslite.objectives.objective import Objective, ObjectiveSettings
+from vitslite.recognition import NotInstalledError, Recogniser, build_recogniser
 from vitslite.text.frontend import Frontend, TextSettings
 from vitslite.tracking import Tracker, TrackingSettings
 from vitslite.trainer import TrainerSettings
+from vitslite.validation import ValidationSettings
 
 VALIDATION_BATCH = 16  # utterances; a constant, so that data.batch_size does not change the validation losses
 N_SAMPLES = 3  # validation sentences that one sees and hears
@@ -48,6 +50,7 @@ class Config:
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     discriminator: DiscriminatorSettings = field(default_factory=DiscriminatorSettings)
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    validation: ValidationSettings = field(default_factory=ValidationSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
 
 
@@ -169,6 +172,9 @@ def data(config: Config, corpus: Corpus) -> Data:
         features=Features(config.audio),
         loader=loader,
         validation=fixed_batches(corpus.validation, VALIDATION_BATCH, config.audio, config.seed),
+        heard=fixed_batches(
+            corpus.validation[: config.validation.n_heard], VALIDATION_BATCH, config.audio, config.seed
+        ),
         samples=fixed_batches(corpus.validation[:N_SAMPLES], N_SAMPLES, config.audio, config.seed)[0],
     )
 
@@ -189,6 +195,22 @@ def discriminator(config: Config) -> Discriminator | None:
 
 def objective(config: Config) -> Objective:
     return Objective(config.objective, config.audio, config.model.segment_frames)
+
+
+def recogniser(config: Config) -> Recogniser | None:
+    """Who listens to the samples, on the main rank. With `auto`, nobody if it is missing or the language unknown."""
+    settings = config.validation
+    if not distributed.is_main() or settings.n_heard == 0:
+        return None
+    if settings.recogniser == "auto" and config.text.frontend == "phonemes" and not config.text.voice.startswith("en"):
+        return None
+    try:
+        return build_recogniser(settings.recogniser, config.data.kind == "demo")
+    except NotInstalledError as error:
+        if settings.recogniser != "auto":
+            raise
+        print(f"note: no word error rates: {error}", flush=True)
+        return None
 
 
 def checkpoints(config: Config, corpus: Corpus, device: torch.device) -> Checkpoints:

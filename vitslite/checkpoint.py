@@ -25,6 +25,7 @@ FREE_SETTINGS = (
     "trainer.checkpoint_every_steps",
     "trainer.device",
     "tracking",
+    "validation",
     "data.n_workers",
     "data.root",
     "data.cache",

@@ -133,19 +133,23 @@ def conclude(config: build.Config, trainer: Trainer) -> None:
         return
     if done < config.trainer.steps:
         print(f"stopped after step {done} of {config.trainer.steps}; the same command goes on from there")
-    last = next((row for row in reversed(tracker.rows()) if any(map(_is_headline, row))), None)
-    if last:
+    validated = [row for row in tracker.rows() if any(map(_is_headline, row))]
+    if validated:
+        step = validated[-1]["step"]
+        last = {key: value for row in validated if row["step"] == step for key, value in row.items()}
         figures = (f"{key.removeprefix('val/')} {value:.3g}" for key, value in last.items() if _is_headline(key))
-        print(f"validation at step {last['step']}: {'  '.join(figures)}")
+        print(f"validation at step {step}: {'  '.join(figures)}")
     samples = max((run_dir / "samples").glob("step_*"), default=None)
     curves = run_dir / "curves.png"
     print(f"checkpoints:  {trainer.checkpoints.folder}/")
     print(
         f"wavs, plots:  {f'{samples}/' if samples else 'none yet'}   {f'curves: {curves}' if curves.exists() else ''}"
     )
+    if (run_dir / "samples.html").exists():
+        print(f"listen:       {run_dir / 'samples.html'} (the samples of all steps on one page)")
     print(f"metrics:      {tracker.metrics_path}   settings: {run_dir / 'config.yaml'}")
     print(tracker.place, flush=True)
 
 
 def _is_headline(key: str) -> bool:
-    return key.startswith("val/loss/") or key.startswith("val/alignment/")
+    return key.startswith(("val/loss/", "val/alignment/", "val/wer/"))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jiwer
 import numpy as np
@@ -27,6 +27,11 @@ _PEAK = 0.5  # every clip is brought to this level
 _FIRST, _LAST = 0, 1  # states of the grammar
 
 
+class NotInstalledError(ValueError):
+    """The recogniser's package is missing."""
+
+
+@runtime_checkable
 class Recogniser(Protocol):
     """Speech to words. The same samples give the same words, whatever was heard before."""
 
@@ -224,8 +229,8 @@ def _padding() -> Float[np.ndarray, "S"]:
     return noise.astype(np.float32)
 
 
-def _not_installed(package: str) -> ValueError:
-    return ValueError(
+def _not_installed(package: str) -> NotInstalledError:
+    return NotInstalledError(
         f"the recogniser needs {package}, which is not installed: pip install {package}, or choose another recogniser "
         "(none goes without)"
     )

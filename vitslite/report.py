@@ -49,6 +49,19 @@ def samples_page(run_dir: Path, title: str) -> Path | None:
     return path
 
 
+def samples_table(run_dir: Path) -> list[dict[str, int | str | Path | None]]:
+    """The same as rows: sentence after sentence, each at every step; None where a file is missing."""
+    rows = []
+    for x in sorted(_read_samples(run_dir), key=lambda sample: sample.id):
+        files = {
+            **{kind: _wav(x, kind) for kind in ("recording", "copy", "spoken")},
+            **{kind: x.folder / f"{x.id}_{kind}.png" for kind in ("alignment", "spectrograms")},
+        }
+        row = {"text": x.text, "step": x.step} | {f"heard in {k}": x.heard.get(k, "") for k in ("copy", "spoken")}
+        rows.append(row | {kind: path if path.is_file() else None for kind, path in files.items()})
+    return rows
+
+
 def marked(heard: str, text: str) -> str:
     """`heard` as HTML, compared with `text` word by word, in lower case and without punctuation.
 

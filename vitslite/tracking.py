@@ -15,6 +15,7 @@ from typing import Any
 import wandb
 from wandb.errors import Error as WandbError
 
+_MEDIA = {".png": wandb.Image, ".wav": wandb.Audio}
 MODES = ("auto", "online", "offline", "disabled")
 
 
@@ -78,8 +79,14 @@ class Tracker:
         """Show pictures (.png) and sounds (.wav) that lie in the run directory already, by W&B key."""
         if self._run is None or not files:
             return
-        kinds = {".png": wandb.Image, ".wav": wandb.Audio}
-        self._run.log({"step": step} | {k: kinds[p.suffix](str(p), caption=p.stem) for k, p in files.items()})
+        self._run.log({"step": step} | {k: _MEDIA[p.suffix](str(p), caption=p.stem) for k, p in files.items()})
+
+    def table(self, step: int, key: str, rows: list[dict[str, Any]]) -> None:
+        """Show dictionaries of the same keys as a table; paths in it become pictures and players."""
+        if self._run is None or not rows:
+            return
+        cells = [[_MEDIA[v.suffix](str(v)) if isinstance(v, Path) else v for v in row.values()] for row in rows]
+        self._run.log({"step": step, key: wandb.Table(columns=list(rows[0]), data=cells, allow_mixed_types=True)})
 
     def rows(self) -> list[dict[str, int | float]]:
         """Everything logged so far."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitslite import diagnostics, distributed, figures
+from vitslite import diagnostics, distributed, figures, report
 from vitslite.adversary import Adversary
 from vitslite.checkpoint import Checkpoints
 from vitslite.datasets.data import Data
@@ -24,11 +24,12 @@ from vitslite.interrupt import StopRequest
 from vitslite.objectives.objective import Counts, Losses, Objective
 from vitslite.optimization import OptimizerSettings, adamw, clip, rate_factor, rate_note, update
 from vitslite.progress import Progress
+from vitslite.recognition import Recogniser
 from vitslite.tensors import Batch, Outputs
 from vitslite.tracking import Tracker
 from vitslite.validation import Validator
 
-CURVES = ["loss/kl", "loss/mel", "loss/duration", "alignment/mean_ms", "grad_norm", "learning_rate"]
+CURVES = ["loss/kl", "loss/mel", "loss/duration", "alignment/mean_ms", "wer/spoken", "grad_norm"]
 
 
 @dataclass
@@ -68,6 +69,7 @@ class Trainer:
         discriminator: Discriminator | None,
         objective: Objective,
         data: Data,
+        recogniser: Recogniser | None,
         tracker: Tracker,
         checkpoints: Checkpoints,
         device: torch.device,
@@ -85,7 +87,7 @@ class Trainer:
         self.adversary = None
         if discriminator is not None:
             self.adversary = Adversary(discriminator.to(device), settings.optimizer, data.audio.hop_length)
-        self.validator = Validator(data, self.objective, device, tracker.run_dir)
+        self.validator = Validator(data, self.objective, recogniser, device, tracker.run_dir)
         self.completed_steps = 0
         self.step_seconds = self.step_frames = self.step_rate = 0.0  # of the last step, for the log
         self.best = math.inf
@@ -124,6 +126,7 @@ class Trainer:
                 if due or is_best or done == last or self.interrupted:
                     self.save(is_best)
         batches.close()  # ends the loader's workers
+        self.tracker.table(self.completed_steps, "samples", report.samples_table(self.tracker.run_dir))
 
     def step(self, micro_batches: list[Batch]) -> dict[str, Tensor]:
         """Update discriminator (if any) and model once.
@@ -237,13 +240,17 @@ class Trainer:
         return bool(distributed.all_sum(torch.tensor([float(is_best)], device=self.device)) > 0)
 
     def sample(self) -> None:
-        """Leave wavs, alignments, spectrograms and curves in the run directory and in W&B."""
+        """Leave wavs, alignments, spectrograms, error rates and curves in the run directory and in W&B."""
         if distributed.is_main():
+            run_dir = self.tracker.run_dir
             with self._judged_model() as model:
                 files = self.validator.samples(model, self.completed_steps)
-            path = self.tracker.run_dir / "curves.png"
-            files["curves"] = figures.curves(path, self.tracker.rows(), CURVES, self.tracker.run_dir.name)
+                rates = self.validator.intelligibility(model)
+            if rates:
+                self.tracker.log(self.completed_steps, rates)
+            files["curves"] = figures.curves(run_dir / "curves.png", self.tracker.rows(), CURVES, run_dir.name)
             self.tracker.media(self.completed_steps, files)
+            report.samples_page(run_dir, run_dir.name)
         distributed.barrier()
 
     def save(self, is_best: bool) -> None:

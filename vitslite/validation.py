@@ -1,31 +1,46 @@
-"""Validation: losses on fixed noise, the alignment against the truth where it is known, samples to see and hear.
+"""Validation: losses on fixed noise, the alignment against the truth where it is known, what a recogniser understands,
+samples to see and hear.
 
 The same utterances, noise and segments at every step and in every run (common random numbers), so that curves of two
 runs differ by the models alone.
 """
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import nn
 
-from vitslite import audio, diagnostics, figures
+from vitslite import audio, diagnostics, figures, recognition
 from vitslite.datasets.data import Data
 from vitslite.model import alignment
 from vitslite.objectives.objective import Counts, Objective
+from vitslite.recognition import Recogniser
 from vitslite.tensors import Batch
+
+
+@dataclass
+class ValidationSettings:
+    recogniser: str = "auto"  # of scripts/evaluate.py: auto, grammar, pocketsphinx, none, or a model
+    n_heard: int = 20  # validation sentences whose words it looks for whenever samples are made
 
 
 class Validator:
     """Runs on the main rank alone. `model` is whatever is to be judged: the average of the weights, if there is one."""
 
-    def __init__(self, data: Data, objective: Objective, device: torch.device, run_dir: Path):
+    def __init__(
+        self, data: Data, objective: Objective, recogniser: Recogniser | None, device: torch.device, run_dir: Path
+    ):
         self.data = data
         self.objective = objective
+        self.recogniser = recogniser
         self.device = device
         self.run_dir = run_dir
         self.utterances = {u.id: u for u in data.corpus.validation}
+        self._heard_in_recordings: dict[str, str] = {}
 
     @torch.no_grad()
     def losses(self, model: nn.Module) -> dict[str, float]:
@@ -50,25 +65,35 @@ class Validator:
         return metrics
 
     @torch.no_grad()
+    def intelligibility(self, model: nn.Module) -> dict[str, float]:
+        """Word and character error rates of some validation sentences: as recorded, copied and spoken from text."""
+        if self.recogniser is None:
+            return {}
+        totals: dict[str, np.ndarray] = {}
+        for batch in self.data.heard:
+            for name, wavs in self._recordings(model, self._prepare(batch)).items():
+                text, heard = self.utterances[name].text, self._hear(name, wavs)
+                for kind, words in heard.items():
+                    totals[kind] = totals.get(kind, 0) + np.array(recognition.count_errors(text, words))
+        rates = {}
+        for kind, (word_errors, words, character_errors, characters) in totals.items():
+            rates[f"val/wer/{kind}"] = word_errors / words
+            rates[f"val/cer/{kind}"] = character_errors / characters
+        return rates
+
+    @torch.no_grad()
     def samples(self, model: nn.Module, step: int) -> dict[str, Path]:
         """Wavs and pictures of a few fixed sentences, below `run_dir/samples/step_*`. Gives the files by W&B key."""
         batch = self._prepare(self.data.samples)
         outputs = model(batch)
-        copies = model.reconstruct(batch)
-        spoken = model.infer(batch.tokens, batch.token_lengths, batch.keys)
         log_lik = alignment.log_likelihood(outputs.latents.z_p, outputs.p_text)
         folder = self.run_dir / "samples" / f"step_{step:06d}"
-        files = {}
-        for i, name in enumerate(batch.ids):
+        files, shown = {}, []
+        for i, (name, wavs) in enumerate(self._recordings(model, batch).items()):
             n_tokens, n_frames = int(batch.token_lengths[i]), int(batch.frame_lengths[i])
-            wavs = {
-                "recording": batch.audio[i, 0, : n_frames * self.data.audio.hop_length],
-                "copy": copies[i, 0, : n_frames * self.data.audio.hop_length],
-                "spoken": spoken.audio[i, 0, : int(spoken.audio_lengths[i])],
-            }
             for kind, wav in wavs.items():
                 path = folder / f"{name}_{kind}.wav"
-                audio.write_wav(path, wav.float().cpu().numpy(), self.data.audio.sample_rate)
+                audio.write_wav(path, wav, self.data.audio.sample_rate)
                 files[f"audio/{kind}_{i}"] = path
             utterance = self.utterances[name]
             onsets = utterance.onsets and [(t, s / self.data.audio.hop_length) for t, s in utterance.onsets]
@@ -84,13 +109,41 @@ class Validator:
                 f"{kind}, {len(wav) / self.data.audio.sample_rate:.2f} s": self._log_mel(wav)
                 for kind, wav in wavs.items()
             }
+            shown.append({"id": name, "text": utterance.text, "heard": self._hear(name, wavs)})
             files[f"spectrogram/{i}"] = figures.spectrograms(
                 folder / f"{name}_spectrograms.png", mels, f"step {step}: {utterance.text}"
             )
+        (folder / "samples.json").write_text(json.dumps(shown, ensure_ascii=False, indent=1))  # report.py reads it
         return files
 
-    def _log_mel(self, wav: torch.Tensor) -> torch.Tensor:
-        return self.data.features.log_mel(wav.float()[None, None], torch.tensor([len(wav)], device=wav.device))[0]
+    def _recordings(self, model: nn.Module, batch: Batch) -> dict[str, dict[str, Float[np.ndarray, "_"]]]:
+        """name -> the recording, its copy, and its text spoken."""
+        copies = model.reconstruct(batch)
+        spoken = model.infer(batch.tokens, batch.token_lengths, batch.keys)
+        wavs = {}
+        for i, name in enumerate(batch.ids):
+            n_samples = int(batch.frame_lengths[i]) * self.data.audio.hop_length
+            cut = {
+                "recording": batch.audio[i, 0, :n_samples],
+                "copy": copies[i, 0, :n_samples],
+                "spoken": spoken.audio[i, 0, : int(spoken.audio_lengths[i])],
+            }
+            wavs[name] = {kind: wav.float().cpu().numpy() for kind, wav in cut.items()}
+        return wavs
+
+    def _hear(self, name: str, wavs: dict[str, Float[np.ndarray, "_"]]) -> dict[str, str]:
+        """What the recogniser understands; of the recording, which does not change, it is asked once."""
+        if self.recogniser is None:
+            return {}
+        rate, known = self.data.audio.sample_rate, self._heard_in_recordings
+        if name not in known:
+            known[name] = self.recogniser.transcribe(wavs["recording"], rate)
+        others = {kind: self.recogniser.transcribe(wav, rate) for kind, wav in wavs.items() if kind != "recording"}
+        return {"recording": known[name], **others}
+
+    def _log_mel(self, wav: Float[np.ndarray, "S"]) -> Float[torch.Tensor, "M T"]:
+        samples = torch.from_numpy(wav).to(self.device)[None, None]
+        return self.data.features.log_mel(samples, torch.tensor([len(wav)], device=self.device))[0]
 
     def _prepare(self, batch: Batch) -> Batch:
         return self.data.features(batch.to(self.device))

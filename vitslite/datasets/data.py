@@ -15,4 +15,5 @@ class Data:
     features: Features  # on the device: 16-bit audio -> spectrograms
     loader: Loader  # step -> micro-batches
     validation: list[Batch]  # the same utterances and keys at every step
+    heard: list[Batch]  # some of them, for the recogniser
     samples: Batch  # a few of them, to look at and listen to

@@ -70,7 +70,7 @@ def score_pairs(pairs: list[Pair], scorer: Scorer) -> Iterator[Scored]:
     """ValueError names the file that cannot be measured."""
     rate = scorer.audio.sample_rate
     for pair in pairs:
-        wavs = {"real": read_wav(pair.real, rate), "given": read_wav(pair.given, rate)}
+        wavs = {"recording": read_wav(pair.real, rate), "given": read_wav(pair.given, rate)}
         wavs = {kind: wav.astype(np.float32) / 32768 for kind, wav in wavs.items()}
         try:
             measures, heard = scorer.score(pair.text, wavs)

@@ -82,7 +82,7 @@ class Scorer:
     def score(
         self, text: str, wavs: dict[str, Float[np.ndarray, "_"]]
     ) -> tuple[dict[str, dict[str, Ratio]], dict[str, str]]:
-        """(measures, what was heard) of each wav, samples in [-1, 1]. Distances are to the one named "real", if any."""
+        """(measures, what was heard) of each wav, samples in [-1, 1]. Distances are to the one named "recording", if any."""
         analysed = {kind: self._analyse(kind, wav) for kind, wav in wavs.items()}
         heard = {}
         if self.recogniser is not None:
@@ -91,8 +91,8 @@ class Scorer:
         for kind, voiced in analysed.items():
             rows[kind] = self._errors(text, heard[kind]) if heard else {}
             rows[kind] |= self._sound(text, voiced)
-            if "real" in analysed:
-                rows[kind] |= self._distances(voiced, analysed["real"])
+            if "recording" in analysed:
+                rows[kind] |= self._distances(voiced, analysed["recording"])
             # Silence has no level in dB, and what is never voiced no pitch: such an utterance does not count there.
             rows[kind] = {name: ratio for name, ratio in rows[kind].items() if math.isfinite(ratio[0])}
         return rows, heard

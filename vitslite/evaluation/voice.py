@@ -1,6 +1,6 @@
 """How a trained voice speaks sentences that it was not trained on.
 
-    real      the recording
+    recording
     copy      copy-synthesis: decoded from the posterior of the recording
     paced     spoken from text with the durations that the alignment search finds in the recording
     spoken    spoken from text alone: prior sample, predicted durations
@@ -83,7 +83,7 @@ class VoiceEvaluator:
         model = self.voice.model
         outputs = model(batch)
         wavs = {
-            "real": batch.audio[0, 0],
+            "recording": batch.audio[0, 0],
             "copy": model.reconstruct(batch)[0, 0],
             "paced": self._speak(batch, outputs.durations).audio[0, 0],
         }
@@ -95,8 +95,8 @@ class VoiceEvaluator:
         self.audio_seconds += len(wavs["spoken"]) / self.audio.sample_rate
 
         measures, heard = self.scorer.score(utterance.text, wavs)
-        real = self.scorer.log_mel(wavs["real"])
-        for kind in ("real", "copy", "paced"):
+        real = self.scorer.log_mel(wavs["recording"])
+        for kind in ("recording", "copy", "paced"):
             measures[kind]["log_mel_l1"] = (log_mel_l1(self.scorer.log_mel(wavs[kind]), real), 1.0)
         again = self._speak(batch, spoken.durations, seed=self.settings.seed + 1).audio[0, 0].float().cpu().numpy()
         difference = log_mel_l1(self.scorer.log_mel(again), self.scorer.log_mel(wavs["spoken"]))
