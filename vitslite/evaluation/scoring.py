@@ -17,13 +17,13 @@ from vitslite.audio import AudioSettings, LogMel
 from vitslite.recognition import Recogniser
 
 N_RESAMPLES = 1000
-Ratio = tuple[float, float]  # numerator, denominator
+Ratio = tuple[int | float, int | float]  # numerator, denominator
 
 
 class Measure(NamedTuple):
     label: str
     unit: str
-    scale: float = 1.0  # from the stored value to the unit shown
+    scale: int | float = 1  # from the stored value to the unit shown
 
 
 MEASURES = {
@@ -82,7 +82,7 @@ class Scorer:
     def score(
         self, text: str, wavs: dict[str, Float[np.ndarray, "_"]]
     ) -> tuple[dict[str, dict[str, Ratio]], dict[str, str]]:
-        """(measures, what was heard) of each wav, samples in [-1, 1]. Distances are to the one named "recording", if any."""
+        """(measures, what was heard) of each wav, samples in [-1, 1]; with distances to the one named "recording"."""
         analysed = {kind: self._analyse(kind, wav) for kind, wav in wavs.items()}
         heard = {}
         if self.recogniser is not None:
@@ -159,7 +159,7 @@ def table(columns: dict[str, dict[str, Estimate]]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 
 
-def _cell(x: Estimate | None, scale: float) -> str:
+def _cell(x: Estimate | None, scale: int | float) -> str:
     if x is None:
         return "-"
     interval = "" if x.low is None else f" [{_number(x.low * scale)}, {_number(x.high * scale)}]"

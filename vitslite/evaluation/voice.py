@@ -56,7 +56,6 @@ class VoiceEvaluator:
         if recogniser is not None and voice.config.data.kind != "demo" and is_english(voice):
             self._word_aligner = WordAligner()
 
-    @torch.no_grad()
     def score(self, utterances: list[Utterance]) -> Iterator[Scored]:
         """ValueError names the utterance that cannot be measured."""
         by_id = {u.id: u for u in utterances}
@@ -79,6 +78,7 @@ class VoiceEvaluator:
             "threads": torch.get_num_threads(),
         }
 
+    @torch.no_grad()
     def _score(self, utterance: Utterance, batch: Batch) -> Scored:
         model = self.voice.model
         outputs = model(batch)
