@@ -1,16 +1,22 @@
 # make train [ARGS="overrides"]   train the demo, or whatever ARGS say
+# make evaluate [RUN=runs/demo]   word error rates, distances, alignment errors on sentences never trained on
 # make test  [ARGS="..."]         the whole test suite
 # make setup                      the environment alone: .venv, exact versions from constraints.txt
 
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: setup train test lint clean
+RUN ?= runs/demo
+
+.PHONY: setup train evaluate test lint clean
 
 setup: .venv/.stamp
 
 train: .venv/.stamp
 	$(PY) train.py $(ARGS)
+
+evaluate: .venv/.stamp
+	$(PY) scripts/evaluate.py $(RUN) $(ARGS)
 
 test: .venv/.stamp
 	$(PY) -m pytest $(ARGS)

@@ -6,13 +6,14 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 from vitslite import audio
-from vitslite.tracking import Tracker, TrackingSettings
+from vitslite.tracking import Tracker, TrackingSettings, add_summary
 
 CONFIG = {"objective": {"kl": "half_analytic"}, "seed": 0}
 
@@ -50,6 +51,43 @@ def test_an_offline_run_holds_everything(tmp_path, monkeypatch):
     assert sorted(stored) == [".png", ".wav"]
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert rows == [{"step": 1, "loss/kl": 2.5}, {"step": 2, "loss/kl": 1.5}] == t.rows()
+
+
+def test_a_table_of_samples_holds_text_pictures_and_sounds(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    wav = tmp_path / "speech.wav"
+    audio.write_wav(wav, np.zeros(1600, np.float32), 16000)
+    with tracker(tmp_path / "run") as t:
+        t.table(2, "samples", [])
+        t.table(4, "samples", [{"text": "A fox.", "step": s, "spoken": w} for s, w in ((2, wav), (4, None))])
+    folder = next((tmp_path / "run" / "wandb").glob("offline-run-*"))
+    stored = json.loads(next(folder.rglob("*.table.json")).read_text())
+    assert stored["columns"] == ["text", "step", "spoken"]
+    assert [row[:2] for row in stored["data"]] == [["A fox.", 2], ["A fox.", 4]]
+    assert stored["data"][1][2] is None
+    artifact = next(r["artifact"] for r in read_back(folder) if r["type"] == "artifact")
+    places = {entry["path"]: entry["local_path"] for entry in artifact["manifest"]["contents"]}
+    sound = next(place for name, place in places.items() if name.endswith(".wav"))
+    assert Path(sound).read_bytes() == wav.read_bytes()
+    assert all(Path(place).is_relative_to(tmp_path / "run") for place in places.values())
+    assert "WANDB_DATA_DIR" not in os.environ
+
+
+def test_figures_of_an_evaluation_go_into_the_summary_of_the_same_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    with tracker(tmp_path / "run") as t:
+        t.log(1, {"loss/kl": 2.5})
+    add_summary(TrackingSettings(), tmp_path / "run", {"test/spoken/word_error_rate": 0.25})
+    runs = [read_back(folder) for folder in sorted((tmp_path / "run" / "wandb").glob("offline-run-*"))]
+    described = [next(r["run"] for r in records if r["type"] == "run") for records in runs]
+    assert len(described) == 2 and described[0]["run_id"] == described[1]["run_id"]
+    assert "test/spoken/word_error_rate" in json.dumps(runs[1]) and "0.25" in json.dumps(runs[1])
+
+
+@pytest.mark.parametrize("settings", [{"wandb": "disabled"}, {}], ids=["W&B off", "never in W&B"])
+def test_no_summary_without_a_run_in_wandb(tmp_path, settings):
+    add_summary(TrackingSettings(**settings), tmp_path, {"x": 1.0})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_resumed_run_keeps_its_id_and_repeats_no_row(tmp_path, monkeypatch):
@@ -96,7 +134,7 @@ def test_without_key_or_network_it_goes_on_offline(tmp_path, key):
         dead = f"http://127.0.0.1:{s.getsockname()[1]}"
     code = (
         "import sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path; "
-        "from vitslite.tracking import Tracker, TrackingSettings\n"
+        "from vitslite.tracking import Tracker, TrackingSettings, add_summary\n"
         "with Tracker(TrackingSettings(init_timeout=2), Path(sys.argv[1]), 'n', 'g', [], {}) as t: "
         "t.log(1, {'loss/kl': 1.0})\nprint(t.place)"
     )

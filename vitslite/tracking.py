@@ -4,9 +4,11 @@ The one owner of wandb. It never asks, never waits for long and never stops a ru
 online, otherwise it writes an offline run into the run directory and says how to sync it.
 """
 
+import contextlib
 import json
 import os
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -86,7 +88,8 @@ class Tracker:
         if self._run is None or not rows:
             return
         cells = [[_MEDIA[v.suffix](str(v)) if isinstance(v, Path) else v for v in row.values()] for row in rows]
-        self._run.log({"step": step, key: wandb.Table(columns=list(rows[0]), data=cells, allow_mixed_types=True)})
+        with _staging_below(self.run_dir / "wandb"):
+            self._run.log({"step": step, key: wandb.Table(columns=list(rows[0]), data=cells, allow_mixed_types=True)})
 
     def rows(self) -> list[dict[str, int | float]]:
         """Everything logged so far."""
@@ -156,6 +159,18 @@ def _start_wandb(settings: TrackingSettings, run_dir: Path, **described: Any) ->
     run.define_metric("step")
     run.define_metric("*", step_metric="step")  # W&B's own counter would drop the steps a resumed run repeats
     return run
+
+
+@contextlib.contextmanager
+def _staging_below(folder: Path) -> Iterator[None]:
+    """W&B keeps copies of a table's files, until they are synced, in a folder of the user's: here of the run's."""
+    chosen = os.environ.get("WANDB_DATA_DIR")
+    os.environ["WANDB_DATA_DIR"] = chosen or str(folder.absolute())
+    try:
+        yield
+    finally:
+        if chosen is None:
+            del os.environ["WANDB_DATA_DIR"]
 
 
 def _has_key() -> bool:
