@@ -19,6 +19,7 @@ from jaxtyping import Float
 
 from vitslite.audio import resampled, to_int16
 from vitslite.datasets.demo import Grammar, load_grammar
+from vitslite.text.characters import normalise
 
 SAMPLE_RATE = 16000  # of every recogniser here
 SPHINX_FRAMES_PER_SECOND = 100
@@ -51,7 +52,7 @@ class Counts(NamedTuple):
 
 def words(text: str) -> list[str]:
     """Lower-case words without punctuation; apostrophes inside a word stay. ValueError where there is none."""
-    plain = re.sub(r"[^\w' ]|_", " ", text.lower().replace("’", "'"))
+    plain = re.sub(r"[^\w' ]|_", " ", normalise(text).lower())
     found = [word for word in (w.strip("'") for w in plain.split()) if word]
     if not found:
         raise ValueError(f"text {text!r}: no words to recognise")
@@ -141,7 +142,8 @@ class WordAligner:
         starts = [frame for frame, name in zip(found, names, strict=True) if not name.startswith("<")]
         if len(starts) != len(spoken):
             return None
-        return [start / SPHINX_FRAMES_PER_SECOND - _PAD_SECONDS for start in starts]
+        seconds = [start / SPHINX_FRAMES_PER_SECOND - _PAD_SECONDS for start in starts]
+        return [max(0.0, s) for s in seconds]  # a word at the very start may be put into the noise before it
 
 
 class TransformersModel:
@@ -170,7 +172,9 @@ class TorchaudioPipeline:
 
         bundle = getattr(pipelines, name, None)
         if bundle is None:
-            raise ValueError(f"recogniser {name}: torchaudio.pipelines has none of this name")
+            raise ValueError(
+                f"recogniser {name}: torchaudio.pipelines has none of this name; type WAV2VEC2_ASR_BASE_960H"
+            )
         self.name = f"torchaudio {name}"
         self._labels = bundle.get_labels()
         try:
@@ -216,7 +220,7 @@ def grammar_arcs(grammar: Grammar, pronounceable: Callable[[str], bool]) -> list
 
 def prepared(wav: Float[np.ndarray, "S"], sample_rate: int) -> Float[np.ndarray, "S16"]:
     """At 16 kHz and a common level, with faint noise at both ends."""
-    wav = resampled(wav, sample_rate, SAMPLE_RATE)
+    wav = resampled(wav, sample_rate, SAMPLE_RATE) if len(wav) else wav
     loudest = np.abs(wav).max(initial=0.0)
     scale = _PEAK / loudest if loudest > 0 else 1.0
     pad = _padding()

@@ -8,7 +8,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vitslite.evaluation.scoring import Estimate, Ratio, summarise
+from vitslite.evaluation.scoring import Estimate, Ratio, estimate_median, summarise
+
+MODEL = "model"  # the column of what is measured on the model and not on a recording
 
 
 class Alignment(NamedTuple):
@@ -29,6 +31,7 @@ class Scored:
     wavs: dict[str, Float[np.ndarray, "_"]]
     heard: dict[str, str]
     measures: dict[str, dict[str, Ratio]]
+    pooled: dict[str, Float[np.ndarray, "_"]] = field(default_factory=dict)  # of the model: for medians over the set
     predicted: Int[Tensor, "L"] | None = None  # frames per token when spoken
     alignment: Alignment | None = None  # of the recording
 
@@ -57,13 +60,18 @@ class Evaluation:
 def collect(scored: Iterable[Scored], about: dict) -> Evaluation:
     """Sum up. Only what was heard and measured is kept, not the sound."""
     measures: dict[str, list[dict[str, Ratio]]] = {}
+    pooled: dict[str, list[np.ndarray]] = {}
     utterances = []
     for x in scored:
         for kind, row in x.measures.items():
             measures.setdefault(kind, []).append(row)
+        for name, values in x.pooled.items():
+            pooled.setdefault(name, []).append(values)
         values = {kind: {name: n / d for name, (n, d) in row.items() if d} for kind, row in x.measures.items()}
         utterances.append({"id": x.id, "text": x.text, "heard": x.heard, "measures": values})
     if not utterances:
         raise ValueError("nothing to evaluate: no utterances")
     estimates = {kind: summarise(rows) for kind, rows in measures.items()}
+    if pooled:
+        estimates[MODEL] |= {name: estimate_median(values) for name, values in pooled.items()}
     return Evaluation({**about, "n_utterances": len(utterances)}, estimates, utterances)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from vitslite import acoustics, recognition
 from vitslite.audio import AudioSettings, LogMel
@@ -41,12 +41,15 @@ MEASURES = {
     "silent": Measure("silent frames", "%", 100),
     "kl": Measure("KL", "nats/frame"),
     "duration_error": Measure("duration, error per token", "ms"),
-    "alignment_error": Measure("phoneme onsets, error", "ms"),
+    "alignment_error": Measure("phoneme onsets, mean error", "ms"),
+    "alignment_median": Measure("phoneme onsets, median error", "ms"),
     "alignment_within_20ms": Measure("phoneme onsets within 20 ms", "%", 100),
     "alignment_within_50ms": Measure("phoneme onsets within 50 ms", "%", 100),
-    "word_onset_error": Measure("word onsets, error", "ms"),
+    "word_onset_error": Measure("word onsets, mean error", "ms"),
+    "word_onset_median": Measure("word onsets, median error", "ms"),
+    "word_onset_within_20ms": Measure("word onsets within 20 ms", "%", 100),
     "word_onset_within_50ms": Measure("word onsets within 50 ms", "%", 100),
-    "word_onset_uniform_error": Measure("word onsets, of evenly spread tokens", "ms"),
+    "word_onset_uniform_error": Measure("word onsets, mean error of evenly spread tokens", "ms"),
 }
 
 
@@ -134,11 +137,23 @@ def estimate(ratios: list[Ratio]) -> Estimate:
     """The ratio of the sums over utterances, and the 95 % bootstrap interval of it."""
     numerators, denominators = np.array(ratios, dtype=np.float64).T
     value = float(numerators.sum() / denominators.sum())
-    if len(ratios) < 2:
-        return Estimate(value, None, None)
-    draws = np.random.default_rng(0).integers(0, len(ratios), (N_RESAMPLES, len(ratios)))
-    low, high = np.percentile(numerators[draws].sum(1) / denominators[draws].sum(1), [2.5, 97.5])
-    return Estimate(value, float(low), float(high))
+    return _with_interval(value, [numerators[d].sum() / denominators[d].sum() for d in _draws(len(ratios))])
+
+
+def estimate_median(values: list[Float[np.ndarray, "_"]]) -> Estimate:
+    """The median of all utterances' values together, and its interval over utterances."""
+    value = float(np.median(np.concatenate(values)))
+    return _with_interval(value, [np.median(np.concatenate([values[i] for i in d])) for d in _draws(len(values))])
+
+
+def _draws(n: int) -> Int[np.ndarray, "draws N"]:
+    """Utterances drawn with replacement, the same every time; none where there is one alone."""
+    return np.random.default_rng(0).integers(0, n, (N_RESAMPLES if n > 1 else 0, n))
+
+
+def _with_interval(value: float, resampled: list[float]) -> Estimate:
+    low, high = np.percentile(resampled, [2.5, 97.5]).tolist() if resampled else (None, None)
+    return Estimate(value, low, high)
 
 
 def summarise(rows: list[dict[str, Ratio]]) -> dict[str, Estimate]:

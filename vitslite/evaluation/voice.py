@@ -15,23 +15,25 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from vitslite import diagnostics, randomness
 from vitslite.acoustics import log_mel_l1
 from vitslite.audio import Features
 from vitslite.datasets.ljspeech import Utterance
 from vitslite.datasets.loader import fixed_batches
-from vitslite.evaluation.result import Alignment, Scored
+from vitslite.evaluation.result import MODEL, Alignment, Scored
 from vitslite.evaluation.scoring import Ratio, Scorer
 from vitslite.model import alignment
+from vitslite.model.vits import Synthesis
 from vitslite.objectives import kl
 from vitslite.recognition import Recogniser, WordAligner
 from vitslite.synthesis import Synthesizer
 from vitslite.tensors import Batch, Outputs
 from vitslite.text.frontend import Frontend
 
-MODEL = "model"  # the column of what is measured on the model and not on a recording
+Onsets = list[tuple[int, int]]  # (token, sample)
 
 
 @dataclass(frozen=True)
@@ -80,42 +82,44 @@ class VoiceEvaluator:
 
     @torch.no_grad()
     def _score(self, utterance: Utterance, batch: Batch) -> Scored:
-        model = self.voice.model
-        outputs = model(batch)
+        outputs, seed = self.voice.model(batch), self.settings.seed
+        spoken = self._timed_speech(batch, seed)
         wavs = {
-            "recording": batch.audio[0, 0],
-            "copy": model.reconstruct(batch)[0, 0],
-            "paced": self._speak(batch, outputs.durations).audio[0, 0],
+            "recording": _samples(batch.audio),
+            "copy": _samples(self.voice.model.reconstruct(batch)),
+            "paced": _samples(self._speak(batch, seed, outputs.durations).audio),
+            "spoken": _samples(spoken.audio),
         }
-        started = time.perf_counter()
-        spoken = self._speak(batch)
-        wavs["spoken"] = spoken.audio[0, 0]
-        wavs = {kind: wav.float().cpu().numpy() for kind, wav in wavs.items()}
-        self.seconds += time.perf_counter() - started
-        self.audio_seconds += len(wavs["spoken"]) / self.audio.sample_rate
+        again = _samples(self._speak(batch, seed + 1, spoken.durations).audio)
+        words = self._word_onsets(utterance, batch)
 
         measures, heard = self.scorer.score(utterance.text, wavs)
-        real = self.scorer.log_mel(wavs["recording"])
+        mels = {kind: self.scorer.log_mel(wav) for kind, wav in wavs.items()}
         for kind in ("recording", "copy", "paced"):
-            measures[kind]["log_mel_l1"] = (log_mel_l1(self.scorer.log_mel(wavs[kind]), real), 1.0)
-        again = self._speak(batch, spoken.durations, seed=self.settings.seed + 1).audio[0, 0].float().cpu().numpy()
-        difference = log_mel_l1(self.scorer.log_mel(again), self.scorer.log_mel(wavs["spoken"]))
-        measures["spoken"]["diversity"] = (difference, 1.0)
-        words = self._word_onsets(utterance, batch)
-        measures[MODEL] = self._model_measures(utterance, batch, outputs, words, spoken.durations)
-        alignment_shown = self._alignment(utterance, outputs, words)
-        return Scored(utterance.id, utterance.text, wavs, heard, measures, spoken.durations[0].cpu(), alignment_shown)
+            measures[kind]["log_mel_l1"] = (log_mel_l1(mels[kind], mels["recording"]), 1)
+        measures["spoken"]["diversity"] = (log_mel_l1(self.scorer.log_mel(again), mels["spoken"]), 1)
+        measures[MODEL], pooled = self._model_measures(utterance, batch, outputs, words, spoken.durations)
+        return Scored(
+            utterance.id,
+            utterance.text,
+            wavs,
+            heard,
+            measures,
+            pooled,
+            predicted=spoken.durations[0].cpu(),
+            alignment=self._alignment(utterance, outputs, words),
+        )
 
-    def _alignment(self, utterance: Utterance, outputs: Outputs, words: list[tuple[int, int]] | None) -> Alignment:
-        log_lik = alignment.log_likelihood(outputs.latents.z_p, outputs.p_text)[0].float().cpu()
-        known = utterance.onsets or words
-        onsets = known and [(token, sample / self.audio.hop_length) for token, sample in known]
-        symbols = self.frontend.names(utterance.tokens)
-        return Alignment(log_lik, outputs.durations[0].cpu(), symbols, onsets)
+    def _timed_speech(self, batch: Batch, seed: int) -> Synthesis:
+        started = time.perf_counter()
+        spoken = self._speak(batch, seed)
+        spoken.audio.cpu()  # a GPU has then done its work
+        self.seconds += time.perf_counter() - started
+        self.audio_seconds += spoken.audio.shape[2] / self.audio.sample_rate
+        return spoken
 
-    def _speak(self, batch: Batch, durations: torch.Tensor | None = None, seed: int | None = None):
+    def _speak(self, batch: Batch, seed: int, durations: Int[Tensor, "B L"] | None = None) -> Synthesis:
         s = self.settings
-        seed = s.seed if seed is None else seed
         keys = torch.tensor([randomness.key(seed, "evaluation", batch.ids[0])], device=self.voice.device)
         return self.voice.model.infer(
             batch.tokens, batch.token_lengths, keys, s.noise_scale, s.duration_noise_scale, durations=durations
@@ -126,42 +130,53 @@ class VoiceEvaluator:
         utterance: Utterance,
         batch: Batch,
         outputs: Outputs,
-        words: list[tuple[int, int]] | None,
-        predicted: Int[torch.Tensor, "B L"],
-    ) -> dict[str, Ratio]:
+        words: Onsets | None,
+        predicted: Int[Tensor, "B L"],
+    ) -> tuple[dict[str, Ratio], dict[str, Float[np.ndarray, "_"]]]:
+        """(ratios, errors to be pooled) of the posterior, the alignment and the durations."""
         frame_ms = 1000 * self.audio.hop_length / self.audio.sample_rate
-        x, n_tokens = outputs.latents, len(utterance.tokens)
-        difference = (predicted - outputs.durations).abs().sum().item() * frame_ms
-        measures = {
-            "kl": ((kl.half_analytic(x) * x.mask).sum().item(), float(x.mask.sum())),
-            "duration_error": (difference, n_tokens),
+        x, durations, n_tokens = outputs.latents, outputs.durations, len(utterance.tokens)
+        ratios = {
+            "kl": ((kl.half_analytic(x) * x.mask).sum().item(), x.mask.sum().item()),
+            "duration_error": ((predicted - durations).abs().sum().item() * frame_ms, n_tokens),
         }
-        durations, blanks = outputs.durations[0], self.frontend.settings.blanks
-        if utterance.onsets:
-            errors = self._onset_errors(durations, utterance.onsets, blanks)
-            measures["alignment_error"] = (errors.sum(), len(errors))
-            measures["alignment_within_20ms"] = ((errors <= 20).sum(), len(errors))
-            measures["alignment_within_50ms"] = ((errors <= 50).sum(), len(errors))
-        if words:
-            errors = self._onset_errors(durations, words, blanks)
-            even = torch.full(durations.shape, batch.frame_lengths[0].item() / n_tokens)
-            measures["word_onset_error"] = (errors.sum(), len(errors))
-            measures["word_onset_within_50ms"] = ((errors <= 50).sum(), len(errors))
-            measures["word_onset_uniform_error"] = (self._onset_errors(even, words, blanks).sum(), len(errors))
-        return {name: (float(n), float(d)) for name, (n, d) in measures.items()}
+        pooled = {}
+        for name, onsets in (("alignment", utterance.onsets), ("word_onset", words)):
+            if onsets:
+                errors = self._onset_errors(durations[0], onsets)
+                pooled[f"{name}_median"] = errors
+                ratios[f"{name}_error"] = (errors.sum().item(), len(errors))
+                for limit in (20, 50):
+                    ratios[f"{name}_within_{limit}ms"] = ((errors <= limit).sum().item(), len(errors))
+        if words:  # what no alignment at all would give: all tokens of the same length
+            even = torch.full((n_tokens,), batch.frame_lengths[0].item() / n_tokens)
+            ratios["word_onset_uniform_error"] = (self._onset_errors(even, words).sum().item(), len(words))
+        return ratios, pooled
 
-    def _word_onsets(self, utterance: Utterance, batch: Batch) -> list[tuple[int, int]] | None:
-        """(token, sample) of every word by forced alignment; None where it fails or espeak-ng joins words."""
+    def _onset_errors(self, durations: Int[Tensor, "L"] | Float[Tensor, "L"], onsets: Onsets) -> np.ndarray:
+        blanks = self.frontend.settings.blanks
+        return diagnostics.onset_errors(durations, onsets, self.audio.hop_length, self.audio.sample_rate, blanks)
+
+    def _word_onsets(self, utterance: Utterance, batch: Batch) -> Onsets | None:
+        """(token, sample) of every word by forced alignment; None where that fails or espeak-ng joins words."""
         if self._word_aligner is None:
             return None
-        seconds = self._word_aligner.onsets(utterance.text, batch.audio[0, 0].cpu().numpy(), self.audio.sample_rate)
+        seconds = self._word_aligner.onsets(utterance.text, _samples(batch.audio), self.audio.sample_rate)
         tokens = self.frontend.word_starts(utterance.text)
         if seconds is None or len(seconds) != len(tokens):
             return None
         return [(token, round(s * self.audio.sample_rate)) for token, s in zip(tokens, seconds, strict=True)]
 
-    def _onset_errors(self, durations: torch.Tensor, onsets: list[tuple[int, int]], blanks: bool) -> np.ndarray:
-        return diagnostics.onset_errors(durations, onsets, self.audio.hop_length, self.audio.sample_rate, blanks)
+    def _alignment(self, utterance: Utterance, outputs: Outputs, words: Onsets | None) -> Alignment:
+        log_lik = alignment.log_likelihood(outputs.latents.z_p, outputs.p_text)[0].float().cpu()
+        known = utterance.onsets or words
+        onsets = known and [(token, sample / self.audio.hop_length) for token, sample in known]
+        symbols = self.frontend.names(utterance.tokens)
+        return Alignment(log_lik, outputs.durations[0].cpu(), symbols, onsets)
+
+
+def _samples(audio: Float[Tensor, "1 1 S"]) -> Float[np.ndarray, "S"]:
+    return audio[0, 0].float().cpu().numpy()
 
 
 def is_english(voice: Synthesizer) -> bool:
