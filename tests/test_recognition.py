@@ -129,13 +129,13 @@ def test_demo_sentences_are_heard_and_others_are_not(sphinx, clips):
     assert isinstance(sphinx, Recogniser) and rate(texts, heard) <= 0.05
     # The check can fail: the words of another sentence, noise and silence are not taken for this one.
     assert rate(texts, heard[1:] + heard[:1]) > 0.8
-    assert rate(texts[:5], [sphinx.transcribe(noise(len(wav)), SR) for _, wav in clips[:5]]) > 0.8
+    assert rate(texts[:3], [sphinx.transcribe(noise(len(wav)), SR) for _, wav in clips[:3]]) > 0.8
     for silent in (np.zeros(SR, np.float32), np.zeros(0, np.float32)):
         assert rate(texts[:1], [sphinx.transcribe(silent, SR)]) > 0.8
 
 
 def test_level_and_sample_rate_do_not_matter(sphinx, clips):
-    for _, wav in clips[:4]:
+    for _, wav in clips[:3]:
         heard = sphinx.transcribe(wav, SR)
         assert sphinx.transcribe(wav * 0.1, SR) == heard
         assert rate([heard], [sphinx.transcribe(resampled(wav, SR, 44100), 44100)]) <= 0.2
@@ -273,6 +273,12 @@ def test_word_onsets_are_the_true_ones(corpus, aligner):
     assert refused == len(errors)  # the check can fail: the words in another order are not found, or far away
 
 
+def test_no_word_begins_before_the_recording(corpus, aligner):
+    for utterance in corpus.train[:6]:
+        wav = samples(utterance.path)[utterance.onsets[0][1] :]  # the first word is at the very start
+        assert 0 <= aligner.onsets(utterance.text, wav, SR)[0] < 0.06
+
+
 def test_word_onsets_of_unknown_words_and_of_no_speech(clips, aligner):
     text, wav = clips[0]
     assert aligner.onsets(f"{text} xyzzyq", wav, SR) is None
@@ -374,11 +380,10 @@ def test_models_of_transformers_are_read_from_their_folder(tmp_path):
     tokenizer = transformers.Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json"), bos_token=None, eos_token=None)
     extractor = transformers.Wav2Vec2FeatureExtractor()
     transformers.Wav2Vec2Processor(extractor, tokenizer).save_pretrained(tmp_path)
-    config = transformers.Wav2Vec2Config(
-        vocab_size=len(labels), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-        conv_dim=(16, 16), conv_stride=(20, 16), conv_kernel=(20, 16), num_conv_pos_embeddings=8,
-        num_conv_pos_embedding_groups=2, pad_token_id=0,
-    )  # fmt: skip
+    convolutions = {"conv_dim": (16, 16), "conv_stride": (20, 16), "conv_kernel": (20, 16)}
+    positions = {"num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2}
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = transformers.Wav2Vec2Config(vocab_size=len(labels), pad_token_id=0, **convolutions, **positions, **sizes)
     torch.manual_seed(0)
     model = transformers.Wav2Vec2ForCTC(config).eval()
     nn.init.normal_(model.lm_head.weight)  # else nearly every frame is the same letter

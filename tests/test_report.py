@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from vitslite.report import marked, samples_page
+from vitslite.report import marked, samples_page, samples_table
 
 STEPS = {"step_1000": 1000, "step_10": 10, "step_000200": 200}  # as names they sort in another order
 TEXTS = {"a? #1 <i> & 50%": 'Is 2 < 3 & "so" on, isn\'t it?', "plain": "The <b>cat</b> sat on $title"}
@@ -193,3 +193,50 @@ def test_a_failed_write_leaves_the_old_page(run_dir, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         samples_page(run_dir, "new")
     assert (run_dir / "samples.html").read_text() == before
+
+
+# ------------------------------------------------------------------------------------------------------- the table
+
+
+def test_rows_go_sentence_by_sentence_and_step_by_step(run_dir):
+    rows = samples_table(run_dir)
+    assert [(row["text"], row["step"]) for row in rows] == [
+        (t, s) for t in TEXTS.values() for s in sorted(STEPS.values())
+    ]
+    folders = {number: run_dir / "samples" / name for name, number in STEPS.items()}
+    names = {text: name for name, text in TEXTS.items()}
+    for row in rows:
+        stem = folders[row["step"]] / names[row["text"]]
+        assert {kind: row[kind] for kind in KINDS} == {kind: Path(f"{stem}_{kind}.wav") for kind in KINDS}
+        assert [row["alignment"], row["spectrograms"]] == [Path(f"{stem}_{f}") for f in FILES[-2:]]
+        assert row["heard in copy"] == row["heard in spoken"] == ""
+    columns = ["text", "step", "heard in copy", "heard in spoken", *KINDS, "alignment", "spectrograms"]
+    assert all(list(row) == columns for row in rows)  # in this order in every row, as a table needs it
+
+
+def test_the_table_has_what_was_heard_at_its_step(run_dir):
+    write_entries(run_dir / "samples/step_000200", {"plain": {"spoken": "a bat", "copy": "the cat", "recording": "x"}})
+    heard = {
+        (row["text"], row["step"]): (row["heard in copy"], row["heard in spoken"]) for row in samples_table(run_dir)
+    }
+    assert heard.pop((TEXTS["plain"], 200)) == ("the cat", "a bat")
+    assert set(heard.values()) == {("", "")}
+
+
+def test_the_table_has_no_path_where_there_is_no_file(run_dir):
+    gone = [run_dir / "samples" / f for f in ("step_10/plain_copy.wav", "step_1000/plain_alignment.png")]
+
+    def missing():
+        return {(row["text"], row["step"], key) for row in samples_table(run_dir) for key in row if row[key] is None}
+
+    assert missing() == set()
+    for path in gone:
+        path.unlink()
+    assert missing() == {(TEXTS["plain"], 10, "copy"), (TEXTS["plain"], 1000, "alignment")}
+
+
+def test_the_table_of_nothing_and_of_a_damaged_list(tmp_path, run_dir):
+    assert samples_table(tmp_path / "absent") == []
+    (run_dir / "samples/step_10/samples.json").write_text("[3]")
+    with pytest.raises(ValueError, match="step_10/samples.json: damaged"):
+        samples_table(run_dir)

@@ -1,6 +1,7 @@
 """Frontends: pronunciations that are known, what is kept and what is refused, vocabularies that travel."""
 
 import dataclasses
+import itertools
 
 import pytest
 
@@ -179,3 +180,71 @@ def test_events_of_speech_are_the_phonemes_of_the_text():
     assert names == [s for s in spoken(text) if s not in phonemes.MARKS]
     onsets = [sample for _, sample in speech.phones]
     assert onsets == sorted(onsets) and onsets[-1] <= len(speech.samples) and speech.sample_rate == 22050
+
+
+# -------------------------------------------------------------------------------------------------- where words begin
+
+SETTINGS = [PHONES, CODEPOINTS, CHARACTERS]
+IDS = ["phones", "codepoints", "characters"]
+
+
+def spoken_words(frontend, text):
+    """The symbols of a text from each word's start to the next, marks and spaces taken off."""
+    symbols, starts = frontend.symbols(text), frontend.word_starts(text)
+    if frontend.settings.blanks:
+        assert all(start % 2 for start in starts)  # blanks stand at even places
+        starts = [start // 2 for start in starts]
+    pieces = ["".join(symbols[a:b]) for a, b in itertools.pairwise([*starts, len(symbols)])]
+    return [piece.strip(f"{phonemes.MARKS}^$ -'\"") for piece in pieces]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=IDS)
+@pytest.mark.parametrize("blanks", [False, True])
+@pytest.mark.parametrize("edges", [False, True])
+def test_words_begin_where_the_same_words_alone_begin(settings, blanks, edges):
+    text = "Judge treasure, kittens: rebel? Don't! Museum -- button"
+    alone = ["judge", "treasure", "kittens", "rebel", "don't", "museum", "button"]
+    frontend = build_frontend(dataclasses.replace(settings, blanks=blanks, edges=edges), [text])
+    without = dataclasses.replace(settings, edges=False)
+    expected = ["".join(build_frontend(without, [word]).symbols(word)) for word in alone]
+    assert spoken_words(frontend, text) == expected
+    # Each index is of a token: a letter or phone, which is the first of the word in the ids too.
+    names = frontend.names(frontend.encode(text))
+    starts = frontend.word_starts(text)
+    assert [names[start] for start in starts] == [frontend.symbols(text)[s // 2 if blanks else s] for s in starts]
+    # The check can fail: one token further on there are other words.
+    step = 2 if blanks else 1
+    frontend.word_starts = lambda _: [start + step for start in starts]
+    assert spoken_words(frontend, text) != expected
+
+
+def test_word_starts_are_after_the_spaces_and_the_same_in_both_units():
+    texts = [
+        "In the morning, I went to the end of the road; nobody was there.",
+        'He paid 3.14, in the U.S., for "it."',
+        "Wait... what?! I've got 42 well-known boats — don't you",
+    ]
+    for text in texts:
+        frontend = build_frontend(CODEPOINTS, [text])
+        symbols = frontend.symbols(text)
+        assert frontend.word_starts(text) == [1, *(i + 1 for i, s in enumerate(symbols) if s == " ")]
+        assert spoken_words(frontend, text) == spoken_words(build_frontend(PHONES, [text]), text)
+
+
+def test_word_starts_of_characters_are_those_of_the_letters():
+    frontend = build_frontend(CHARACTERS, ["abc"])
+    text = "“It’s”  2 dogs' well-known—bones, café don't!"
+    symbols = ["^", *"\"it's\" 2 dogs' well-known-bones, café don't!", "$"]
+    expected = [
+        i
+        for i, symbol in enumerate(symbols)
+        if symbol.isalnum() and not (symbols[i - 1].isalnum() or symbols[i - 1] == "'" and symbols[i - 2].isalnum())
+    ]
+    assert frontend.symbols(text) == symbols
+    assert frontend.word_starts(text) == expected and len(expected) == 8
+    assert frontend.word_starts("...") == []
+
+
+def test_espeak_runs_some_words_together():
+    frontend = build_frontend(PHONES, ["the end of the road"])
+    assert spoken_words(frontend, "the end of the road") == ["ðɪ", "ˈɛnd", "ʌvðə", "ɹˈoʊd"]
