@@ -132,7 +132,7 @@ def _leave_example(x: Scored, output: Path, settings: audio.AudioSettings) -> No
         mels[title] = torch.from_numpy(scorer.log_mel(wav))
     figures.spectrograms(output / f"{x.id}_spectrograms.png", mels, x.text)
     if x.alignment is not None:
-        figures.alignment(output / f"{x.id}_alignment.png", *x.alignment, x.text)
+        figures.alignment(output / f"{x.id}_alignment.png", title=x.text, **x.alignment._asdict())
 
 
 def parser() -> argparse.ArgumentParser:

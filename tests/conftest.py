@@ -42,6 +42,7 @@ def compose(cache, tmp_path):
         "data.n_sentences=60",
         "data.batch_size=4",
         "trainer.device=cpu",
+        "validation.n_heard=0",
         f"data.cache={cache}",
         f"run_dir={tmp_path / 'run'}",
     ]

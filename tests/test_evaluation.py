@@ -42,7 +42,7 @@ def recogniser():
 @pytest.fixture
 def voice_path(compose, tmp_path):
     """A checkpoint of random weights, as a run would leave it."""
-    config = build.parse(compose("trainer.steps=1"), [])
+    config = build.parse(compose("validation.n_heard=5"), [])
     corpus = build.corpus(config)
     model = build.model(config, corpus.frontend.n_symbols)
     header = {"config": build.to_dict(config), "frontend": corpus.frontend.state(), "step": 0}

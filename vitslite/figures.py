@@ -22,8 +22,9 @@ def alignment(
     symbols: list[str],
     onsets: list[tuple[int, float]] | None,
     title: str,
+    onsets_label: str = "true onsets",
 ) -> Path:
-    """The token-frame log-likelihood, the path that the search found, and true onsets (token, frame) where known."""
+    """The token-frame log-likelihood, the path that the search found, and onsets (token, frame) where known."""
     scores = log_lik.float().cpu().numpy()
     scores = scores - scores.max(0, keepdims=True)  # every frame relative to its best token: constant along a path
     boundaries = np.concatenate([[0], durations.cpu().numpy().cumsum()])
@@ -33,7 +34,7 @@ def alignment(
     axes.stairs(np.arange(len(durations)), boundaries - 0.5, baseline=None, color="cyan", label="alignment found")
     if onsets:
         tokens, frames = zip(*onsets, strict=True)
-        axes.plot(np.array(frames) - 0.5, tokens, "w+", markersize=6, label="true onsets")
+        axes.plot(np.array(frames) - 0.5, tokens, "w+", markersize=6, label=onsets_label)
     axes.set_yticks(range(len(symbols)), symbols, fontsize=6, parse_math=False)
     axes.set(xlabel="spectrogram frame", ylabel="token")
     axes.set_title(textwrap.shorten(title, TITLE_WIDTH), parse_math=False)  # "$" is a dollar here

@@ -136,9 +136,10 @@ class Validator:
         if self.recogniser is None:
             return {}
         rate, known = self.data.audio.sample_rate, self._heard_in_recordings
-        if name not in known:
-            known[name] = self.recogniser.transcribe(wavs["recording"], rate)
-        others = {kind: self.recogniser.transcribe(wav, rate) for kind, wav in wavs.items() if kind != "recording"}
+        with torch.autocast(self.device.type, enabled=False):  # the recogniser is a measure, not a part of the model
+            if name not in known:
+                known[name] = self.recogniser.transcribe(wavs["recording"], rate)
+            others = {kind: self.recogniser.transcribe(wav, rate) for kind, wav in wavs.items() if kind != "recording"}
         return {"recording": known[name], **others}
 
     def _log_mel(self, wav: Float[np.ndarray, "S"]) -> Float[torch.Tensor, "M T"]:

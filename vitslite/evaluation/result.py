@@ -20,6 +20,7 @@ class Alignment(NamedTuple):
     durations: Int[Tensor, "L"]
     symbols: list[str]
     onsets: list[tuple[int, float]] | None
+    onsets_label: str
 
 
 @dataclass

@@ -172,7 +172,8 @@ class VoiceEvaluator:
         known = utterance.onsets or words
         onsets = known and [(token, sample / self.audio.hop_length) for token, sample in known]
         symbols = self.frontend.names(utterance.tokens)
-        return Alignment(log_lik, outputs.durations[0].cpu(), symbols, onsets)
+        label = "true onsets" if utterance.onsets else "words, by forced alignment"
+        return Alignment(log_lik, outputs.durations[0].cpu(), symbols, onsets, label)
 
 
 def _samples(audio: Float[Tensor, "1 1 S"]) -> Float[np.ndarray, "S"]:
