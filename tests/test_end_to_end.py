@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from conftest import ROOT
 
-SMOKE = ["experiment=smoke", "threads=1", "data.n_sentences=60", "tracking=local"]
+SMOKE = ["experiment=smoke", "threads=1", "data.n_sentences=60", "validation.n_heard=2", "tracking=local"]
 
 
 def command(script: str, *arguments: str, cache: Path, **kwargs) -> subprocess.CompletedProcess:
@@ -37,7 +37,7 @@ def trained(cache, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("here")
     done = command("train.py", *SMOKE[:-1], "tracking=wandb", cache=cache, cwd=folder)
     assert done.returncode == 0, done.stderr
-    for said in ("checkpoints/", "samples/step_000004/", "curves.png", "metrics.jsonl", "wandb sync", "kl=0.2"):
+    for said in ("checkpoints/", "samples/step_000004/", "samples.html", "metrics.jsonl", "wandb sync", "kl=0.2", "wer"):
         assert said in done.stdout, said
     return folder / "runs" / "smoke-data.n_sentences=60-threads=1"
 
@@ -46,6 +46,7 @@ def test_a_run_leaves_everything_in_its_directory(trained):
     assert [p.name for p in trained.parent.parent.iterdir()] == ["runs"]
     names = {p.name for p in trained.iterdir()}
     assert {"checkpoints", "config.yaml", "curves.png", "metrics.jsonl", "samples", "skipped.tsv", "wandb"} <= names
+    assert "samples.html" in names
     assert sorted(p.name for p in (trained / "checkpoints").iterdir()) == ["best.pt", "last.pt"]
     samples = sorted((trained / "samples" / "step_000004").iterdir())
     assert sum(p.suffix == ".wav" for p in samples) == 9 and sum(p.suffix == ".png" for p in samples) == 6
@@ -67,6 +68,20 @@ def test_speaking(trained, cache, tmp_path):
     other = tmp_path / "c.wav"
     command("scripts/synthesize.py", str(trained), text, "-o", str(other), "--seed", "1", cache=cache)
     assert other.read_bytes() != wavs[0]
+
+
+def test_evaluating_twice_gives_the_same_figures(trained, cache, tmp_path):
+    found = []
+    for name in ("first", "second"):
+        output = tmp_path / name
+        done = command("scripts/evaluate.py", str(trained), "--limit", "2", "-o", str(output), cache=cache)
+        assert done.returncode == 0, done.stderr
+        assert "word error rate" in done.stdout
+        stored = json.loads((output / "evaluation.json").read_text())
+        del stored["speed"]  # the one thing that is not reproducible
+        found.append(stored)
+    assert found[0] == found[1] and found[0]["n_utterances"] == 2
+    assert len(list((trained / "wandb").glob("offline-run-*"))) == 3  # the training, and each evaluation's summary
 
 
 @pytest.mark.parametrize(
