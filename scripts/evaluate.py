@@ -19,95 +19,137 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from vitslite import audio, build, command_line, figures, recognition, tracking
+from vitslite import audio, build, command_line, figures, randomness, recognition, tracking
 from vitslite.evaluation import folder
 from vitslite.evaluation.result import Evaluation, Scored, collect
 from vitslite.evaluation.scoring import Scorer, table
 from vitslite.evaluation.voice import SpeakSettings, VoiceEvaluator
+from vitslite.files import write_text
 from vitslite.synthesis import Synthesizer, run_of
 
 
 def main(arguments: argparse.Namespace) -> None:
+    refuse_what_does_not_apply(arguments)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     if arguments.reference:
-        evaluation, output = evaluate_folder(arguments)
+        evaluate_folder(arguments)
+    elif arguments.texts:
+        evaluate_texts(arguments)
     else:
-        evaluation, output = evaluate_voice(arguments)
-    path = output / "evaluation.json"
-    path.write_text(json.dumps(evaluation.as_dict(), indent=1, ensure_ascii=False) + "\n")
-    print(table(evaluation.estimates))
-    if evaluation.speed:
-        print("  ".join(f"{name} {value:.3g}" for name, value in evaluation.speed.items()))
-    for x in evaluation.utterances[:3]:
-        print(f"text      {x['text']}")
-        for kind, heard in x["heard"].items():
-            print(f"{kind:9} {heard}")
-    print(f"{path}   wavs, pictures: {output}/")
+        evaluate_run(arguments)
 
 
-def evaluate_voice(arguments: argparse.Namespace) -> tuple[Evaluation, Path]:
-    """A trained voice, on a split of its corpus or on texts."""
+def evaluate_run(arguments: argparse.Namespace) -> None:
+    """A trained voice on held-out sentences of its corpus."""
     voice = Synthesizer(arguments.source, arguments.device)
-    config = voice.config
-    recogniser = recognition.build_recogniser(arguments.recogniser, config.data.kind == "demo")
-    settings = SpeakSettings(arguments.seed, arguments.noise_scale, arguments.duration_noise_scale)
-    about = {
-        "source": str(voice.path),
-        "step": voice.step,
-        "recogniser": recogniser.name if recogniser else None,
-        **vars(settings),
-    }
-    if arguments.texts:
-        texts = folder.read_texts(arguments.texts)[: arguments.limit]
-        output = make_output(arguments, voice.path, arguments.texts.stem)
-        scored = folder.score_texts(voice, texts, Scorer(config.audio, recogniser), settings)
-        return collect(leave_behind(scored, len(texts), output, arguments, config.audio), about), output
+    config, split = voice.config, arguments.split
     if arguments.data_root:
         config.data.root = arguments.data_root
+    recogniser = recognition.build_recogniser(arguments.recogniser, config.data.kind == "demo", config.text.voice)
     corpus = build.corpus(config, voice.frontend)
-    utterances = sorted(getattr(corpus, arguments.split), key=lambda u: u.id)[: arguments.limit]
-    if not utterances:
-        raise ValueError(f"--split {arguments.split}: the corpus has none (data.test_fraction), choose another")
-    output = make_output(arguments, voice.path, arguments.split)
-    evaluator = VoiceEvaluator(voice, corpus.frontend, recogniser, settings)
-    scored = leave_behind(evaluator.score(utterances), len(utterances), output, arguments, config.audio)
-    evaluation = collect(scored, {**about, "split": arguments.split})
+    everything = getattr(corpus, split)
+    if not everything:
+        raise ValueError(f"--split {split}: the corpus has none (data.{split}_fraction), choose another")
+    # A fixed order that has nothing to do with the corpus's own: the first ones are a fair sample.
+    utterances = sorted(everything, key=lambda u: randomness.key(0, "evaluation", u.id))[: arguments.limit]
+    about = describe(voice, recogniser, arguments) | {"split": split, "n_split": len(everything)}
+    evaluator = VoiceEvaluator(voice, corpus.frontend, recogniser, settings_of(arguments))
+    output = make_output(arguments, voice, split)
+    scored = leave_behind(evaluator.score(utterances), len(utterances), output, arguments.examples, evaluator.scorer)
+    evaluation = collect(scored, about)
     evaluation.speed = evaluator.speed()
-    tracking.add_summary(
-        config.tracking, run_of(voice.path), {f"{arguments.split}/{k}": v for k, v in evaluation.headline().items()}
-    )
-    return evaluation, output
+    conclude(evaluation, output)
+    summary = {"step": voice.step, "n_utterances": len(utterances)} | evaluation.headline()
+    tracking.add_summary(config.tracking, run_of(voice.path), {f"{split}/{k}": v for k, v in summary.items()})
 
 
-def evaluate_folder(arguments: argparse.Namespace) -> tuple[Evaluation, Path]:
+def evaluate_texts(arguments: argparse.Namespace) -> None:
+    """A trained voice on texts that nobody recorded."""
+    voice = Synthesizer(arguments.source, arguments.device)
+    is_demo = voice.config.data.kind == "demo"
+    recogniser = recognition.build_recogniser(arguments.recogniser, is_demo, voice.config.text.voice)
+    if is_demo and arguments.recogniser == "auto":
+        print("note: of this voice the recogniser understands only sentences of the demo's grammar")
+    texts = folder.read_texts(arguments.texts, voice.frontend)
+    scorer = Scorer(voice.config.audio, recogniser)
+    scored = folder.score_texts(voice, texts[: arguments.limit], scorer, settings_of(arguments))
+    output = make_output(arguments, voice, f"texts-{arguments.texts.stem}")
+    kept = leave_behind(scored, len(texts[: arguments.limit]), output, arguments.examples, scorer)
+    about = describe(voice, recogniser, arguments) | {"texts": str(arguments.texts), "n_texts": len(texts)}
+    conclude(collect(kept, about), output)
+
+
+def evaluate_folder(arguments: argparse.Namespace) -> None:
     """Wavs against recordings."""
     source = Path(arguments.source)
     if not source.is_dir():
         raise ValueError(f"{source}: no such folder; --reference is for a folder of wavs")
-    pairs = folder.find_pairs(source, arguments.reference)[: arguments.limit]
-    settings = folder.comparison_audio(arguments.sample_rate or folder.common_sample_rate(pairs))
+    pairs = folder.find_pairs(source, arguments.reference)
+    pairs = sorted(pairs, key=lambda pair: randomness.key(0, "evaluation", pair.id))[: arguments.limit]
+    settings = folder.comparison_audio(folder.common_sample_rate(pairs, arguments.sample_rate))
     recogniser = recognition.build_recogniser(arguments.recogniser)
+    scorer = Scorer(settings, recogniser)
+    output = make_output(arguments, None, "")
+    scored = leave_behind(folder.score_pairs(pairs, scorer), len(pairs), output, arguments.examples, scorer)
     about = {
         "source": str(source),
         "reference": str(arguments.reference),
-        "sample_rate": settings.sample_rate,
-        "recogniser": recogniser.name if recogniser else None,
+        "audio": vars(settings),
+        "recogniser": recogniser and recogniser.name,
     }
-    output = make_output(arguments, source, "")
-    scored = folder.score_pairs(pairs, Scorer(settings, recogniser))
-    return collect(leave_behind(scored, len(pairs), output, arguments, settings), about), output
+    conclude(collect(scored, about), output)
 
 
-def make_output(arguments: argparse.Namespace, source: Path, name: str) -> Path:
-    """The folder for what the evaluation leaves, existing."""
-    output = arguments.output or run_of(source) / "evaluation" / name
+def refuse_what_does_not_apply(arguments: argparse.Namespace) -> None:
+    """An option that would be ignored is a misunderstanding."""
+    if arguments.reference and (arguments.texts or arguments.data_root):
+        raise ValueError("--reference compares wavs with recordings: it goes without --texts and --data-root")
+    if arguments.sample_rate and not arguments.reference:
+        raise ValueError("--sample-rate is for --reference; a trained voice is measured at its own")
+    source = Path(arguments.source)
+    if (
+        not arguments.reference
+        and source.is_dir()
+        and not (source / "checkpoints").is_dir()
+        and any(source.glob("*.wav"))
+    ):
+        raise ValueError(f"{source} is a folder of wavs: add --reference CORPUS, the recordings to compare with")
+
+
+def settings_of(arguments: argparse.Namespace) -> SpeakSettings:
+    return SpeakSettings(arguments.seed, arguments.noise_scale, arguments.duration_noise_scale)
+
+
+def describe(
+    voice: Synthesizer, recogniser: recognition.Recogniser | None, arguments: argparse.Namespace
+) -> dict[str, str | int | float | None]:
+    """What was evaluated and how, for the first lines of evaluation.json."""
+    return {
+        "source": str(voice.path),
+        "step": voice.step,
+        "data_root": voice.config.data.root,
+        "recogniser": recogniser and recogniser.name,
+        "device": arguments.device,
+        **vars(settings_of(arguments)),
+    }
+
+
+def make_output(arguments: argparse.Namespace, voice: Synthesizer | None, name: str) -> Path:
+    """The folder for what the evaluation leaves, existing; in our own places without what an earlier one left."""
+    if arguments.output is not None:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        return arguments.output
+    checkpoint = "" if voice is None or voice.path.stem == "best" else f"-{voice.path.stem}"
+    output = run_of(voice.path if voice else Path(arguments.source)) / "evaluation" / f"{name}{checkpoint}"
     output.mkdir(parents=True, exist_ok=True)
+    for old in (path for suffix in ("wav", "png", "json") for path in output.glob(f"*.{suffix}")):
+        old.unlink()
     return output
 
 
 def leave_behind(
-    scored: Iterator[Scored], total: int, output: Path, arguments: argparse.Namespace, settings: audio.AudioSettings
+    scored: Iterator[Scored], total: int, output: Path, n_examples: int, scorer: Scorer
 ) -> Iterator[Scored]:
     """Pass utterances on; wavs and pictures of the first ones, and a picture of all durations, stay in `output`."""
     found, predicted = [], []
@@ -115,31 +157,49 @@ def leave_behind(
         if x.alignment is not None:
             found.append(x.alignment.durations.numpy())
             predicted.append(x.predicted.numpy())
-        if i < arguments.examples:
-            _leave_example(x, output, settings)
+        if i < n_examples:
+            _leave_example(x, output, scorer)
         yield x
     if found:
-        frame_ms = 1000 * settings.hop_length / settings.sample_rate
+        frame_ms = 1000 * scorer.audio.hop_length / scorer.audio.sample_rate
         figures.durations(output / "durations.png", np.concatenate(found), np.concatenate(predicted), frame_ms)
 
 
-def _leave_example(x: Scored, output: Path, settings: audio.AudioSettings) -> None:
-    scorer = Scorer(settings, None)
+def conclude(evaluation: Evaluation, output: Path) -> None:
+    """Write everything, say the most of it."""
+    path, about = output / "evaluation.json", evaluation.about
+    write_text(path, json.dumps(evaluation.as_dict(), indent=1, ensure_ascii=False) + "\n")
+    n, n_all = about["n_utterances"], about.get("n_split") or about.get("n_texts")
+    of_all = f" of {n_all}" if n_all and n_all > n else ""
+    what = about.get("split") or about.get("texts") or f"wavs against {about['reference']}"
+    step = f", step {about['step']}" if "step" in about else ""
+    print(f"{about['source']}{step}: {n}{of_all} utterances ({what}), heard by {about['recogniser'] or 'nobody'}")
+    print(table(evaluation.estimates))
+    if evaluation.speed:
+        print("  ".join(f"{name} {value:.3g}" for name, value in evaluation.speed.items()))
+    for x in evaluation.utterances[:3]:
+        for kind, words in {"text": x["text"], **x["heard"]}.items():
+            print(f"{kind:9} {words}")
+    print(f"{path}   wavs, pictures: {output}/")
+
+
+def _leave_example(x: Scored, output: Path, scorer: Scorer) -> None:
+    rate, name = scorer.audio.sample_rate, x.id.replace("/", "_")
     mels = {}
     for kind, wav in x.wavs.items():
-        audio.write_wav(output / f"{x.id}_{kind}.wav", wav, settings.sample_rate)
-        title = f"{kind}, {len(wav) / settings.sample_rate:.2f} s: {x.heard.get(kind, '')}"
-        mels[title] = torch.from_numpy(scorer.log_mel(wav))
-    figures.spectrograms(output / f"{x.id}_spectrograms.png", mels, x.text)
+        audio.write_wav(output / f"{name}_{kind}.wav", wav, rate)
+        heard = f": {x.heard[kind]}" if kind in x.heard else ""
+        mels[f"{kind}, {len(wav) / rate:.2f} s{heard}"] = torch.from_numpy(scorer.log_mel(wav))
+    figures.spectrograms(output / f"{name}_spectrograms.png", mels, x.text)
     if x.alignment is not None:
-        figures.alignment(output / f"{x.id}_alignment.png", title=x.text, **x.alignment._asdict())
+        figures.alignment(output / f"{name}_alignment.png", title=x.text, **x.alignment._asdict())
 
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("source", metavar="SOURCE", help="a run directory, a checkpoint, or (with --reference) wavs")
     p.add_argument("--split", default="test", choices=("test", "validation", "train"))
-    p.add_argument("--limit", type=positive, default=200, help="at most so many utterances")
+    p.add_argument("--limit", type=positive, default=200, help="at most so many utterances (200)")
     p.add_argument("--texts", type=Path, help="a file with one sentence per line, instead of the corpus")
     p.add_argument("--reference", type=Path, help="a corpus (metadata.csv, wavs/) to compare the wavs in SOURCE with")
     p.add_argument("--sample-rate", type=positive, help="of that comparison, where the files differ")

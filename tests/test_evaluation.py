@@ -26,7 +26,7 @@ script = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(script)
 
 RATE = 22050  # of the demo corpus
-DISTANCES = ("mel_cepstral_distortion", "log_f0_rmse", "voicing_error", "length_error")
+DISTANCES = ("mel_cepstral_distortion", "log_f0_error", "voicing_error", "length_error")
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def compared(tmp_path, corpus_root, recogniser, change):
 
 def test_recordings_against_themselves_are_at_distance_zero(tmp_path, corpus_root, recogniser):
     found = compared(tmp_path, corpus_root, recogniser, lambda clip, other: clip)
-    assert all(found["given"][name] == (0.0, 0.0, 0.0) for name in DISTANCES)
+    assert all(found["given"][name] == (0.0, 0.0, 0.0, 6) for name in DISTANCES)
     assert found["given"] == found["recording"]
     assert found["given"]["word_error_rate"].value < 0.05
 
@@ -86,7 +86,7 @@ def test_noise_is_understood_by_nobody(tmp_path, corpus_root, recogniser):
     [
         (lambda clip, other: other, {"word_error_rate": 0.6, "mel_cepstral_distortion": 4, "length_error": 0.03}),
         (lambda clip, other: clip[::-1], {"word_error_rate": 0.8, "mel_cepstral_distortion": 4}),
-        (lambda clip, other: np.repeat(clip, 2)[: len(clip)], {"log_f0_rmse": 0.4}),
+        (lambda clip, other: np.repeat(clip, 2)[: len(clip)], {"log_f0_error": 7}),
         (lambda clip, other: np.clip(clip * 50, -1, 1), {"clipped": 0.2}),
         (lambda clip, other: np.concatenate([clip, np.zeros(len(clip))]), {"silent": 0.4, "length_error": 0.99}),
     ],
@@ -105,7 +105,7 @@ def test_rates_are_what_the_definitions_say(corpus_root):
     rows, heard = Scorer(folder.comparison_audio(16000), None).score("Two words here.", {"given": wav})
     values = {name: n / d for name, (n, d) in rows["given"].items()}
     assert heard == {}
-    assert values["words_per_minute"] * 60 == 90
+    assert values["words_per_minute"] == pytest.approx(90)
     assert values["silent"] == 0.25 and values["clipped"] == 0
     assert values["rms_db"] == pytest.approx(20 * np.log10(0.5 * np.sqrt(0.75)))
     assert not set(DISTANCES) & set(values)  # nothing to compare with
@@ -114,7 +114,7 @@ def test_rates_are_what_the_definitions_say(corpus_root):
 def test_silence_has_no_level_and_no_pitch_but_is_counted(tmp_path, corpus_root, recogniser):
     found = compared(tmp_path, corpus_root, recogniser, lambda clip, other: np.zeros(len(clip)))
     assert found["given"]["word_error_rate"].value == 1 and found["given"]["silent"].value == 1
-    assert "rms_db" not in found["given"] and "log_f0_rmse" not in found["given"]
+    assert "rms_db" not in found["given"] and "log_f0_error" not in found["given"]
 
 
 # ------------------------------------------------------------------------------------------------------- intervals
@@ -122,7 +122,7 @@ def test_silence_has_no_level_and_no_pitch_but_is_counted(tmp_path, corpus_root,
 
 def test_intervals_are_those_of_the_normal_theory_where_it_holds():
     x = np.random.default_rng(1).normal(3, 1, 400)
-    value, low, high = estimate([(float(v), 1.0) for v in x])
+    value, low, high, _ = estimate([(float(v), 1.0) for v in x])
     half = 1.96 * x.std() / np.sqrt(400)
     assert value == pytest.approx(x.mean())
     assert low == pytest.approx(x.mean() - half, abs=0.15 * half)
@@ -131,8 +131,8 @@ def test_intervals_are_those_of_the_normal_theory_where_it_holds():
 
 def test_a_set_is_a_ratio_of_sums_not_a_mean_of_ratios():
     assert estimate([(1, 1), (0, 9)]).value == 0.1
-    assert estimate([(2.0, 8.0)]) == (0.25, None, None)  # one utterance says nothing of others
-    assert estimate([(1, 4)] * 5) == (0.25, 0.25, 0.25)
+    assert estimate([(2.0, 8.0)]) == (0.25, None, None, 1)  # one utterance says nothing of others
+    assert estimate([(1, 4)] * 5) == (0.25, 0.25, 0.25, 5)
 
 
 def test_a_table_has_every_measure_once():
@@ -140,7 +140,7 @@ def test_a_table_has_every_measure_once():
     text = table({"spoken": rows, "model": {}})
     assert text.splitlines()[0].split() == ["spoken", "model"]
     assert "word error rate, %" in text and "20 [" in text
-    assert text.splitlines()[2].split() == ["KL,", "nats/frame", "3", "-"]
+    assert text.splitlines()[2].split() == ["KL,", "nats/frame", "3", "n=1", "-"]
 
 
 # ------------------------------------------------------------------------------------------------- a trained voice
@@ -230,17 +230,39 @@ def test_the_command_leaves_json_wavs_and_figures(monkeypatch, voice_path, capsy
     assert names == {"evaluation.json", "durations.png", "alignment.png", "spectrograms.png"} | wavs
     stored = json.loads((output / "evaluation.json").read_text())
     assert stored["split"] == "test" and stored["n_utterances"] == 3 and "grammar" in stored["recogniser"]
-    assert stored["estimates"]["recording"]["mel_cepstral_distortion"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert stored["estimates"]["recording"]["mel_cepstral_distortion"] == {
+        "unit": "dB",
+        "value": 0.0,
+        "low": 0.0,
+        "high": 0.0,
+        "n": 3,
+    }
+
+
+def test_another_evaluation_leaves_no_old_files(monkeypatch, voice_path, capsys):
+    for n_examples in (2, 1):
+        assert command(monkeypatch, voice_path, "--limit", 2, "--examples", n_examples, "--recogniser", "none") == 0
+    assert len(list((voice_path / "evaluation" / "test").glob("*_spoken.wav"))) == 1
+    said = capsys.readouterr().out
+    assert "2 of " in said and "heard by nobody" in said  # the split has more
+
+
+def test_a_text_without_words_has_no_error_rate_but_a_level(recogniser):
+    rows, _ = Scorer(folder.comparison_audio(16000), recogniser).score(
+        "& %", {"spoken": np.full(16000, 0.1, np.float32)}
+    )
+    assert "word_error_rate" not in rows["spoken"] and "words_per_minute" not in rows["spoken"]
+    assert rows["spoken"]["rms_db"][0] == pytest.approx(-20, abs=0.01)
 
 
 def test_the_command_compares_folders_and_speaks_texts(monkeypatch, voice_path, corpus_root, tmp_path, capsys):
     given = given_folder(tmp_path, corpus_root, lambda clip, other: clip)
-    assert command(monkeypatch, given, "--reference", corpus_root, "--recogniser", "none", "--examples", 0) == 0
+    assert command(monkeypatch, given, "--reference", corpus_root, "--recogniser", "none", "--examples", 1) == 0
     stored = json.loads((given / "evaluation" / "evaluation.json").read_text())
     assert stored["estimates"]["given"]["mel_cepstral_distortion"]["value"] == 0
     (tmp_path / "texts.txt").write_text("The fox slept.\n\nYes, the bear sang slowly.\n")
     assert command(monkeypatch, voice_path, "--texts", tmp_path / "texts.txt") == 0
-    stored = json.loads((voice_path / "evaluation" / "texts" / "evaluation.json").read_text())
+    stored = json.loads((voice_path / "evaluation" / "texts-texts" / "evaluation.json").read_text())
     assert [u["text"] for u in stored["utterances"]] == ["The fox slept.", "Yes, the bear sang slowly."]
     capsys.readouterr()
 
@@ -257,9 +279,14 @@ def test_the_command_compares_folders_and_speaks_texts(monkeypatch, voice_path, 
         (["RUN", "--texts", "TMP/none.txt"], "none.txt: cannot be read"),
         (["RUN", "--data-root", "TMP/moved", "LJ"], "metadata.csv: no such file"),
         (["TMP/given", "--reference", "TMP/less"], "lacks 1 of the 6 clips, the first demo-00001"),
-        (["TMP/given", "--reference", "TMP"], "metadata.csv: no such file"),
+        (["TMP/given", "--reference", "TMP"], "no metadata.csv there"),
         (["TMP/slow", "--reference", "CORPUS"], "add --sample-rate 8000"),
-        (["TMP/less", "--reference", "CORPUS"], "nor a folder with .wav"),
+        (["TMP/slow", "--reference", "CORPUS", "--sample-rate", "16000"], "8000 Hz; give that or less"),
+        (["RUN/checkpoints", "--reference", "CORPUS"], "no .wav or .flac files"),
+        (["TMP/given"], "add --reference CORPUS"),
+        (["TMP/given", "--reference", "CORPUS", "--texts", "TMP/silent.txt"], "goes without --texts"),
+        (["RUN", "--sample-rate", "16000"], "--sample-rate is for --reference"),
+        (["RUN", "--texts", "TMP/foreign.txt"], "foreign.txt:1: text"),
         (["TMP/no", "--reference", "CORPUS"], "no such folder"),
         (["RUN", "--noise-scale", "-1"], "noise_scale=-1"),
         (["RUN", "--device", "cuda"], "no GPU"),
@@ -270,6 +297,7 @@ def test_bad_input_is_one_line(monkeypatch, voice_path, corpus_root, tmp_path, c
     (voice_path / "samples").mkdir()
     (tmp_path / "silent.txt").write_text("Hello.\n?!\n")
     (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "foreign.txt").write_text("Привет, мир.\n")
     given_folder(tmp_path, corpus_root, lambda clip, other: clip)
     shutil.copytree(corpus_root, tmp_path / "less")
     (tmp_path / "less" / "wavs" / "demo-00001.wav").unlink()

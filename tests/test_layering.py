@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "vitslite"
 
 LAYERS = [  # lowest first; a module may import from its own entry and from those above it in this list
-    ["tensors", "randomness", "distributed"],
+    ["tensors", "randomness", "distributed", "files"],
     ["audio", "text"],
     ["datasets", "model"],
     ["discriminators"],

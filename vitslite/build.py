@@ -81,7 +81,7 @@ def parse(cfg: DictConfig | dict[str, Any], overrides: list[str]) -> Config:
 
 def check(config: Config) -> None:
     """Combinations of settings that cannot work, each with what to type instead."""
-    for part in (config.trainer, config.tracking, config.objective, config.audio):
+    for part in (config.trainer, config.validation, config.tracking, config.objective, config.audio):
         part.check()
     model = config.model
     if config.objective.kl == "closed_form" and model.flow.kind != "none":
@@ -198,14 +198,12 @@ def objective(config: Config) -> Objective:
 
 
 def recogniser(config: Config) -> Recogniser | None:
-    """Who listens to the samples, on the main rank. With `auto`, nobody if it is missing or the language unknown."""
+    """Who listens to the samples, on the main rank; with `auto`, nobody where pocketsphinx is not installed."""
     settings = config.validation
     if not distributed.is_main() or settings.n_heard == 0:
         return None
-    if settings.recogniser == "auto" and config.text.frontend == "phonemes" and not config.text.voice.startswith("en"):
-        return None
     try:
-        return build_recogniser(settings.recogniser, config.data.kind == "demo")
+        return build_recogniser(settings.recogniser, config.data.kind == "demo", config.text.voice)
     except NotInstalledError as error:
         if settings.recogniser != "auto":
             raise

@@ -74,7 +74,7 @@ def run(main: Callable[[], None]) -> int:
 
 
 def run_script(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> int:
-    """Call a script's main with its parsed arguments. Gives the exit code, user errors in one line."""
+    """Call a script's main with its parsed arguments. Gives the exit code; user errors and Ctrl-C are one line."""
     arguments = parser.parse_args()
     try:
         main(arguments)
@@ -83,6 +83,9 @@ def run_script(main: Callable[[argparse.Namespace], None], parser: argparse.Argu
             raise
         fail(str(error))
         return EXIT_ERROR
+    except KeyboardInterrupt:
+        fail("interrupted")
+        return EXIT_INTERRUPTED
     return 0
 
 

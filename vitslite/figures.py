@@ -49,7 +49,8 @@ def spectrograms(path: Path, mels: dict[str, Float[Tensor, "M T"]], title: str) 
     width = max(mel.shape[1] for mel in mels.values())
     for axes, (name, mel) in zip(rows[:, 0], mels.items(), strict=True):
         image = axes.imshow(mel.float().cpu().numpy(), origin="lower", aspect="auto", vmin=-10, vmax=2, cmap="viridis")
-        axes.set(xlim=(0, width), ylabel="mel bin", title=name)
+        axes.set(xlim=(0, width), ylabel="mel bin")
+        axes.set_title(textwrap.shorten(name, TITLE_WIDTH), parse_math=False)
     rows[-1, 0].set_xlabel("spectrogram frame")
     figure.suptitle(textwrap.shorten(title, TITLE_WIDTH), parse_math=False)
     figure.colorbar(image, ax=rows[:, 0].tolist(), label="log mel")
@@ -57,12 +58,15 @@ def spectrograms(path: Path, mels: dict[str, Float[Tensor, "M T"]], title: str) 
 
 
 def durations(path: Path, found: Int[np.ndarray, "N"], predicted: Int[np.ndarray, "N"], frame_ms: float) -> Path:
-    """How often a token that lasts so long in the recording is spoken so long. Diagonal: as in the recording."""
+    """How often a token that lasts so long in the recording is spoken so long. Diagonal: as in the recording.
+
+    The axes end at the 99.5th percentile.
+    """
     longest = max(int(np.percentile(np.concatenate([found, predicted]), 99.5)), 2)
     edges = (np.arange(longest + 2) - 0.5) * frame_ms
     figure, axes = plt.subplots(figsize=(6, 5), layout="constrained")
     *_, image = axes.hist2d(found * frame_ms, predicted * frame_ms, bins=[edges, edges], norm="log", cmap="viridis")
-    axes.plot(edges[[0, -1]], edges[[0, -1]], "w--", linewidth=1)
+    axes.plot(edges[[0, -1]], edges[[0, -1]], "--", color="grey", linewidth=1)
     axes.set(xlabel="found in the recording, ms", ylabel="spoken, ms", title="durations of tokens")
     figure.colorbar(image, label="tokens")
     return _save(figure, path)

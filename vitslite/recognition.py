@@ -7,6 +7,7 @@ recordings belong beside every figure.
 import functools
 import os
 import re
+import unicodedata
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -51,31 +52,32 @@ class Counts(NamedTuple):
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words without punctuation; apostrophes inside a word stay. ValueError where there is none."""
-    plain = re.sub(r"[^\w' ]|_", " ", normalise(text).lower())
-    found = [word for word in (w.strip("'") for w in plain.split()) if word]
-    if not found:
-        raise ValueError(f"text {text!r}: no words to recognise")
-    return found
+    """Lower-case words without punctuation; apostrophes inside a word stay. Digits stay digits: spell numbers out."""
+    plain = "".join(c if c == "'" or unicodedata.category(c)[0] in "LMN" else " " for c in normalise(text).lower())
+    return [word for word in (w.strip("'") for w in plain.split()) if word]
 
 
 def count_errors(text: str, heard: str) -> Counts:
-    """Edit distances of what was heard from the text, in words and in characters (spaces included)."""
-    wanted = " ".join(words(text))
-    got = " ".join(words(heard)) if any(c.isalnum() for c in heard) else ""
+    """Edit distances of what was heard from the text, in words and in characters (spaces included).
+
+    ValueError for a text without words: it has no error rate.
+    """
+    wanted, got = " ".join(words(text)), " ".join(words(heard))
+    if not wanted:
+        raise ValueError(f"text {text!r}: no words to recognise")
     by_word, by_character = jiwer.process_words(wanted, got), jiwer.process_characters(wanted, got)
     n_errors = [x.substitutions + x.deletions + x.insertions for x in (by_word, by_character)]
     return Counts(n_errors[0], len(wanted.split()), n_errors[1], len(wanted))
 
 
-def build_recogniser(kind: str, is_demo: bool = False) -> Recogniser | None:
+def build_recogniser(kind: str, is_demo: bool = False, language: str = "en-us") -> Recogniser | None:
     """`kind`: auto, grammar, pocketsphinx, none, a pipeline of torchaudio, or the folder of a transformers model.
 
-    auto is pocketsphinx: with the demo corpus's grammar where the corpus is that, with its language model elsewhere.
-    ValueError: an unknown kind, or one whose package or weights are not here.
+    auto is pocketsphinx: with the demo corpus's grammar where the corpus is that, with its language model elsewhere;
+    nobody for languages other than English. ValueError: an unknown kind, or one whose package or weights are not here.
     """
     if kind == "auto":
-        kind = "grammar" if is_demo else "pocketsphinx"
+        kind = "grammar" if is_demo else "pocketsphinx" if language.startswith("en") else "none"
     if kind == "none":
         return None
     if kind == "grammar":
@@ -100,13 +102,8 @@ class PocketSphinx:
     """
 
     def __init__(self, grammar: Grammar | None = None):
-        try:
-            from pocketsphinx import Decoder
-        except ImportError as error:
-            raise _not_installed("pocketsphinx") from error
-        quiet = {"logfn": os.devnull, "loglevel": "FATAL"}
+        self._decoder = _sphinx_decoder(has_language_model=grammar is None)
         self.name = f"pocketsphinx {version('pocketsphinx')}, {'demo grammar' if grammar else 'its language model'}"
-        self._decoder = Decoder(lm=None, **quiet) if grammar else Decoder(**quiet)
         if grammar:
             arcs = grammar_arcs(grammar, self._pronounceable)
             self._decoder.add_fsg("demo", self._decoder.create_fsg("demo", _FIRST, _LAST, arcs))
@@ -125,15 +122,15 @@ class WordAligner:
     """Where each word of a known text begins in a recording: forced alignment by pocketsphinx, US English."""
 
     def __init__(self):
-        self._decoder = PocketSphinx()._decoder
+        self._decoder = _sphinx_decoder(has_language_model=False)
 
     def onsets(self, text: str, wav: Float[np.ndarray, "S"], sample_rate: int) -> list[float] | None:
         """Seconds from the start of `wav`, in steps of 10 ms, one per word of `words(text)`.
 
-        None where the recogniser's dictionary lacks a word or finds no way through the recording.
+        None where there is no word, the recogniser's dictionary lacks one, or it finds no way through the recording.
         """
         spoken, decoder = words(text), self._decoder
-        if any(decoder.lookup_word(word) is None for word in spoken):
+        if not spoken or any(decoder.lookup_word(word) is None for word in spoken):
             return None
         decoder.set_align_text(" ".join(spoken))
         _decode(decoder, wav, sample_rate)
@@ -190,6 +187,15 @@ class TorchaudioPipeline:
         scores, _ = self._model(torch.from_numpy(prepared(wav, sample_rate))[None])
         best = torch.unique_consecutive(scores[0].argmax(-1)).tolist()
         return "".join(self._labels[i] for i in best if i != 0).replace("|", " ").lower().strip()
+
+
+def _sphinx_decoder(has_language_model: bool) -> "Decoder":
+    try:
+        from pocketsphinx import Decoder
+    except ImportError as error:
+        raise _not_installed("pocketsphinx") from error
+    model = {} if has_language_model else {"lm": None}
+    return Decoder(**model, logfn=os.devnull, loglevel="FATAL")
 
 
 def _decode(decoder: "Decoder", wav: Float[np.ndarray, "S"], sample_rate: int) -> None:

@@ -5,13 +5,14 @@ The page needs no network and no server: it links to the wavs and pictures of th
 
 import difflib
 import json
-import os
 import re
 from html import escape
 from pathlib import Path
 from string import Template
 from typing import NamedTuple
 from urllib.parse import quote
+
+from vitslite.files import write_text
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*")  # "don't" is one word; quotation marks around a word are not part of it
 
@@ -43,9 +44,7 @@ def samples_page(run_dir: Path, title: str) -> Path | None:
         sections="\n".join(_section(run_dir, samples) for samples in sentences.values()),
     )
     path = run_dir / "samples.html"
-    temporary = path.with_suffix(f".tmp.{os.getpid()}")
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, page)
     return path
 
 

@@ -65,9 +65,7 @@ class Tracker:
             return
         lines = self.metrics_path.read_text().splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        temporary = self.metrics_path.with_suffix(f".tmp.{os.getpid()}")
-        temporary.write_text("".join(kept))
-        os.replace(temporary, self.metrics_path)
+        write_text(self.metrics_path, "".join(kept))
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         if not self.enabled:
@@ -110,13 +108,18 @@ class Tracker:
 
 
 def add_summary(settings: TrackingSettings, run_dir: Path, values: dict[str, float]) -> None:
-    """Add figures to the summary of a run that has ended; nothing where the run was not in W&B."""
-    if settings.wandb == "disabled" or not (run_dir / "wandb_id").exists():
+    """Add figures to the summary of a run that has ended; nothing where the run was not in W&B.
+
+    It never fails: where W&B cannot be reached, a line says so, and the figures are in a file anyway.
+    """
+    mode = _mode(settings) if (run_dir / "wandb_id").exists() else "disabled"
+    if mode == "disabled":
         return
-    run = _start_wandb(settings, run_dir)
-    if run is not None:
-        run.summary.update(values)
-        run.finish()
+    try:
+        with _init(mode, settings, run_dir) as run:
+            run.summary.update(values)
+    except (WandbError, OSError) as error:
+        print(f"W&B: the summary of the run was not updated ({str(error).splitlines()[0]})", flush=True)
 
 
 def _place(run: Any) -> str:
@@ -129,36 +132,46 @@ def _place(run: Any) -> str:
 
 
 def _start_wandb(settings: TrackingSettings, run_dir: Path, **described: Any) -> Any:
-    """A new W&B run, or the one of `run_dir` again. `described`: its name, group, tags and config."""
-    mode = settings.wandb
-    if mode == "auto":
-        mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+    """A new W&B run, or the one of `run_dir` again, offline if need be; None where W&B is off."""
+    mode = _mode(settings)
     if mode == "disabled":
         return None
-    if mode == "online" and not _has_key():
-        print("W&B: no API key (`wandb login` stores one); this run is logged offline", flush=True)
-        mode = "offline"
-    arguments = {
-        "project": settings.project,
-        "entity": settings.entity,
-        **described,
-        "dir": str(run_dir),
-        "id": _run_id(run_dir),
-        "resume": "allow",
-        "reinit": "finish_previous",  # jobs of one sweep share a process
-        "settings": wandb.Settings(
-            console="off", silent=True, init_timeout=settings.init_timeout, x_disable_stats=mode == "offline"
-        ),
-    }
     try:
-        run = wandb.init(mode=mode, **arguments)
+        run = _init(mode, settings, run_dir, **described)
     except WandbError as error:
         print(f"W&B: cannot reach the server ({str(error).splitlines()[0]}); this run is logged offline", flush=True)
         (run_dir / "wandb_id").unlink()  # the failed attempt holds on to its id for as long as this process lives
-        run = wandb.init(mode="offline", **{**arguments, "id": _run_id(run_dir)})
+        run = _init("offline", settings, run_dir, **described)
     run.define_metric("step")
     run.define_metric("*", step_metric="step")  # W&B's own counter would drop the steps a resumed run repeats
     return run
+
+
+def _mode(settings: TrackingSettings) -> str:
+    mode = settings.wandb
+    if mode == "auto":
+        mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+    if mode == "online" and not _has_key():
+        print("W&B: no API key (`wandb login` stores one); this run is logged offline", flush=True)
+        mode = "offline"
+    return mode
+
+
+def _init(mode: str, settings: TrackingSettings, run_dir: Path, **described: Any) -> Any:
+    """`described`: the name, group, tags and config of a new run; one that goes on has them."""
+    return wandb.init(
+        mode=mode,
+        project=settings.project,
+        entity=settings.entity,
+        **described,
+        dir=str(run_dir),
+        id=_run_id(run_dir),
+        resume="allow",
+        reinit="finish_previous",  # jobs of one sweep share a process
+        settings=wandb.Settings(
+            console="off", silent=True, init_timeout=settings.init_timeout, x_disable_stats=mode == "offline"
+        ),
+    )
 
 
 @contextlib.contextmanager

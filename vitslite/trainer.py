@@ -126,7 +126,8 @@ class Trainer:
                 if due or is_best or done == last or self.interrupted:
                     self.save(is_best)
         batches.close()  # ends the loader's workers
-        self.tracker.table(self.completed_steps, "samples", report.samples_table(self.tracker.run_dir))
+        if distributed.is_main() and self.completed_steps == self.settings.steps:
+            self.tracker.table(self.completed_steps, "samples", report.samples_table(self.tracker.run_dir))
 
     def step(self, micro_batches: list[Batch]) -> dict[str, Tensor]:
         """Update discriminator (if any) and model once.

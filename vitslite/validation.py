@@ -16,6 +16,7 @@ from torch import nn
 
 from vitslite import audio, diagnostics, figures, recognition
 from vitslite.datasets.data import Data
+from vitslite.files import write_text
 from vitslite.model import alignment
 from vitslite.objectives.objective import Counts, Objective
 from vitslite.recognition import Recogniser
@@ -26,6 +27,11 @@ from vitslite.tensors import Batch
 class ValidationSettings:
     recogniser: str = "auto"  # of scripts/evaluate.py: auto, grammar, pocketsphinx, none, or a model
     n_heard: int = 20  # validation sentences whose words it looks for whenever samples are made
+
+    def check(self) -> None:
+        """ValueError for a negative number."""
+        if self.n_heard < 0:
+            raise ValueError(f"validation.n_heard={self.n_heard}: must be 0 (no word error rates) or more")
 
 
 class Validator:
@@ -72,9 +78,11 @@ class Validator:
         totals: dict[str, np.ndarray] = {}
         for batch in self.data.heard:
             for name, wavs in self._recordings(model, self._prepare(batch)).items():
-                text, heard = self.utterances[name].text, self._hear(name, wavs)
-                for kind, words in heard.items():
-                    totals[kind] = totals.get(kind, 0) + np.array(recognition.count_errors(text, words))
+                text = self.utterances[name].text
+                if not recognition.words(text):
+                    continue  # "&" has a sound, but no word to look for
+                for kind, heard in self._hear(name, wavs).items():
+                    totals[kind] = totals.get(kind, 0) + np.array(recognition.count_errors(text, heard))
         rates = {}
         for kind, (word_errors, words, character_errors, characters) in totals.items():
             rates[f"val/wer/{kind}"] = word_errors / words
@@ -113,7 +121,7 @@ class Validator:
             files[f"spectrogram/{i}"] = figures.spectrograms(
                 folder / f"{name}_spectrograms.png", mels, f"step {step}: {utterance.text}"
             )
-        (folder / "samples.json").write_text(json.dumps(shown, ensure_ascii=False, indent=1))  # report.py reads it
+        write_text(folder / "samples.json", json.dumps(shown, ensure_ascii=False, indent=1))  # report.py reads it
         return files
 
     def _recordings(self, model: nn.Module, batch: Batch) -> dict[str, dict[str, Float[np.ndarray, "_"]]]:

@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from vitslite import randomness
+from vitslite.files import write_text
 from vitslite.text import espeak
 from vitslite.text.frontend import TextSettings
 from vitslite.text.phonemes import MARKS, STRESS
@@ -107,9 +107,9 @@ def make_demo_corpus(
             sentences = make_sentences(n_sentences, seed, grammar)
             items = [(f"demo-{i:05d}", sentence) for i, sentence in enumerate(sentences)]
             chunks = _speak(items, root, voice, seed, jobs, progress)
-            _write(root / "alignments.jsonl", "".join(chunk.read_text(encoding="utf-8") for chunk in chunks))
-            _write(root / "metadata.csv", "".join(f"{name}|{text}|{text}\n" for name, text in items))
-            _write(root / "DONE", json.dumps({"sentences": n_sentences, "seed": seed, "voice": voice}) + "\n")
+            write_text(root / "alignments.jsonl", "".join(chunk.read_text(encoding="utf-8") for chunk in chunks))
+            write_text(root / "metadata.csv", "".join(f"{name}|{text}|{text}\n" for name, text in items))
+            write_text(root / "DONE", json.dumps({"sentences": n_sentences, "seed": seed, "voice": voice}) + "\n")
     return root
 
 
@@ -183,13 +183,6 @@ def _only_one_process(lock: Path) -> Iterator[None]:
     with open(lock, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _write(path: Path, text: str) -> None:
-    """The whole file or none."""
-    unfinished = path.with_name(f"{path.name}.tmp.{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
 
 
 def _slots(template: str) -> list[str]:

@@ -13,6 +13,7 @@ from vitslite.evaluation.scoring import Scorer
 from vitslite.evaluation.voice import SpeakSettings
 from vitslite.recognition import words
 from vitslite.synthesis import Synthesizer
+from vitslite.text.frontend import Frontend
 
 
 class Pair(NamedTuple):
@@ -27,37 +28,46 @@ def find_pairs(folder: Path, reference: Path) -> list[Pair]:
 
     ValueError when there are none, and for clips that the reference does not have.
     """
-    given = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".wav", ".flac"))
+    if not (reference / "metadata.csv").is_file():
+        raise ValueError(f"--reference {reference}: no metadata.csv there; give a corpus in LJSpeech's layout")
+    given = {}
+    for suffix in (".flac", ".wav"):  # of two files of one name the wav counts
+        given |= {path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.rglob(f"*{suffix}")}
+    given = {name: path for name, path in sorted(given.items()) if not name.startswith("evaluation/")}
     if not given:
-        raise ValueError(f"{folder}: neither a run (no checkpoints/) nor a folder with .wav or .flac files")
+        raise ValueError(f"{folder}: no .wav or .flac files to compare with {reference}")
     texts = {row.id: row.text for row in read_metadata(reference / "metadata.csv", Skipped())}
     pairs, missing = [], []
-    for path in given:
-        names = [reference / "wavs" / f"{path.stem}{suffix}" for suffix in (".wav", ".flac")]
-        real = next((name for name in names if name.is_file()), None)
-        if real is None or path.stem not in texts:
-            missing.append(path)
+    for name, path in given.items():
+        real = next((p for p in (reference / "wavs" / f"{name}{s}" for s in (".wav", ".flac")) if p.is_file()), None)
+        if real is None or name not in texts:
+            missing.append(name)
         else:
-            pairs.append(Pair(path.stem, texts[path.stem], path, real))
+            pairs.append(Pair(name, texts[name], path, real))
     if missing:
         raise ValueError(
-            f"{reference} lacks {len(missing)} of the {len(given)} clips, the first {missing[0].stem}: it needs "
-            "a line in metadata.csv and a file in wavs/ for each"
+            f"{reference} lacks {len(missing)} of the {len(given)} clips, the first {missing[0]}: it needs a line in "
+            "metadata.csv and a file in wavs/ for each"
         )
     return pairs
 
 
-def common_sample_rate(pairs: list[Pair]) -> int:
-    """The sample rate of all files. ValueError when they differ."""
-    first = duration_info(pairs[0].real).sample_rate
-    for path in (path for pair in pairs for path in (pair.real, pair.given)):
-        rate = duration_info(path).sample_rate
-        if rate != first:
-            raise ValueError(
-                f"{path} has {rate} Hz, {pairs[0].real} has {first}: add --sample-rate {min(rate, first)} to compare "
-                "both there"
-            )
-    return first
+def common_sample_rate(pairs: list[Pair], wanted: int | None = None) -> int:
+    """The sample rate of all files, or `wanted`. ValueError when they differ, or have less than is wanted.
+
+    An empty upper band would dominate the distances, so nothing is compared above the lowest rate.
+    """
+    paths = [path for pair in pairs for path in (pair.real, pair.given)]
+    rates = {path: duration_info(path).sample_rate for path in paths}
+    lowest, highest = min(paths, key=rates.get), max(paths, key=rates.get)
+    if wanted is None and rates[lowest] != rates[highest]:
+        raise ValueError(
+            f"{lowest} has {rates[lowest]} Hz, {highest} has {rates[highest]}: add --sample-rate {rates[lowest]} to "
+            "compare both there"
+        )
+    if wanted is not None and wanted > rates[lowest]:
+        raise ValueError(f"--sample-rate {wanted}: {lowest} has {rates[lowest]} Hz; give that or less")
+    return wanted or rates[lowest]
 
 
 def comparison_audio(sample_rate: int) -> AudioSettings:
@@ -79,8 +89,8 @@ def score_pairs(pairs: list[Pair], scorer: Scorer) -> Iterator[Scored]:
         yield Scored(pair.id, pair.text, wavs, heard, measures)
 
 
-def read_texts(path: Path) -> list[str]:
-    """One sentence per line; empty lines are passed over. ValueError names the line that has no words."""
+def read_texts(path: Path, frontend: Frontend) -> list[str]:
+    """One sentence per line; empty lines are passed over. ValueError names the line that cannot be spoken or heard."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -89,8 +99,10 @@ def read_texts(path: Path) -> list[str]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
+        if not words(line):
+            raise ValueError(f"{path}:{number}: text {line.strip()!r}: no words to recognise")
         try:
-            words(line)
+            frontend.encode(line)
         except ValueError as error:
             raise ValueError(f"{path}:{number}: {error}") from error
         texts.append(line.strip())

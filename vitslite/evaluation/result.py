@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vitslite.evaluation.scoring import Estimate, Ratio, estimate_median, summarise
+from vitslite.evaluation.scoring import MEASURES, Estimate, Ratio, estimate_median, summarise
 
 MODEL = "model"  # the column of what is measured on the model and not on a recording
 
@@ -48,7 +48,8 @@ class Evaluation:
 
     def as_dict(self) -> dict:
         estimates = {
-            kind: {name: x._asdict() for name, x in measures.items()} for kind, measures in self.estimates.items()
+            kind: {name: {"unit": MEASURES[name].unit, **x._asdict()} for name, x in measures.items()}
+            for kind, measures in self.estimates.items()
         }
         return {**self.about, "estimates": estimates, "speed": self.speed, "utterances": self.utterances}
 

@@ -22,35 +22,35 @@ Ratio = tuple[int | float, int | float]  # numerator, denominator
 
 class Measure(NamedTuple):
     label: str
-    unit: str
-    scale: int | float = 1  # from the stored value to the unit shown
+    unit: str  # of the stored value; fractions are shown in per cent
 
 
 MEASURES = {
-    "word_error_rate": Measure("word error rate", "%", 100),
-    "character_error_rate": Measure("character error rate", "%", 100),
+    "word_error_rate": Measure("word error rate", "fraction"),
+    "character_error_rate": Measure("character error rate", "fraction"),
     "mel_cepstral_distortion": Measure("mel-cepstral distortion", "dB"),
-    "log_f0_rmse": Measure("log-F0 error, rms", "semitones", 12 / math.log(2)),
-    "voicing_error": Measure("voicing error", "% of frames", 100),
+    "log_f0_error": Measure("log-F0 error, rms per utterance", "semitones"),
+    "voicing_error": Measure("voicing error along the warped path", "fraction"),
     "log_mel_l1": Measure("log-mel L1, same timing", "nats"),
-    "length_error": Measure("length against the recording", "%", 100),
-    "words_per_minute": Measure("speaking rate", "words/min", 60),
-    "diversity": Measure("diversity over noise", "nats"),
+    "length_error": Measure("length, off the recording's", "fraction"),
+    "words_per_minute": Measure("speaking rate", "words/min"),
+    "diversity": Measure("diversity: log-mel L1 between two draws", "nats"),
     "rms_db": Measure("level", "dBFS"),
-    "clipped": Measure("clipped samples", "%", 100),
-    "silent": Measure("silent frames", "%", 100),
+    "clipped": Measure("clipped samples", "fraction"),
+    "silent": Measure("silent frames", "fraction"),
     "kl": Measure("KL", "nats/frame"),
-    "duration_error": Measure("duration, error per token", "ms"),
+    "duration_error": Measure("duration, spoken against found, per token", "ms"),
     "alignment_error": Measure("phoneme onsets, mean error", "ms"),
     "alignment_median": Measure("phoneme onsets, median error", "ms"),
-    "alignment_within_20ms": Measure("phoneme onsets within 20 ms", "%", 100),
-    "alignment_within_50ms": Measure("phoneme onsets within 50 ms", "%", 100),
+    "alignment_within_20ms": Measure("phoneme onsets within 20 ms", "fraction"),
+    "alignment_within_50ms": Measure("phoneme onsets within 50 ms", "fraction"),
     "word_onset_error": Measure("word onsets, mean error", "ms"),
     "word_onset_median": Measure("word onsets, median error", "ms"),
-    "word_onset_within_20ms": Measure("word onsets within 20 ms", "%", 100),
-    "word_onset_within_50ms": Measure("word onsets within 50 ms", "%", 100),
+    "word_onset_within_20ms": Measure("word onsets within 20 ms", "fraction"),
+    "word_onset_within_50ms": Measure("word onsets within 50 ms", "fraction"),
     "word_onset_uniform_error": Measure("word onsets, mean error of evenly spread tokens", "ms"),
 }
+SEMITONES = 12 / math.log(2)  # per nat of frequency
 
 
 class Estimate(NamedTuple):
@@ -59,6 +59,7 @@ class Estimate(NamedTuple):
     value: float
     low: float | None
     high: float | None
+    n: int  # utterances that have this measure
 
 
 class Voiced(NamedTuple):
@@ -90,10 +91,13 @@ class Scorer:
         heard = {}
         if self.recogniser is not None:
             heard = {kind: self.recogniser.transcribe(wav, self.audio.sample_rate) for kind, wav in wavs.items()}
-        rows = {}
+        rows, words = {}, recognition.words(text)
         for kind, voiced in analysed.items():
-            rows[kind] = self._errors(text, heard[kind]) if heard else {}
-            rows[kind] |= self._sound(text, voiced)
+            rows[kind] = self._sound(voiced)
+            if words:
+                rows[kind]["words_per_minute"] = (len(words), len(voiced.wav) / self.audio.sample_rate / 60)
+            if words and heard:
+                rows[kind] |= self._errors(text, heard[kind])
             if "recording" in analysed:
                 rows[kind] |= self._distances(voiced, analysed["recording"])
             # Silence has no level in dB, and what is never voiced no pitch: such an utterance does not count there.
@@ -113,10 +117,9 @@ class Scorer:
             "character_error_rate": (c.character_errors, c.characters),
         }
 
-    def _sound(self, text: str, x: Voiced) -> dict[str, Ratio]:
+    def _sound(self, x: Voiced) -> dict[str, Ratio]:
         level = acoustics.level(x.wav, self.audio.hop_length)
         return {
-            "words_per_minute": (len(recognition.words(text)), len(x.wav) / self.audio.sample_rate),
             "rms_db": (level.rms_db, 1.0),
             "clipped": (level.clipped, 1.0),
             "silent": (level.silent, 1.0),
@@ -127,7 +130,7 @@ class Scorer:
         pitch = acoustics.pitch_errors(x.f0, real.f0, path)
         return {
             "mel_cepstral_distortion": (acoustics.mel_cepstral_distortion(x.cepstrum, real.cepstrum, path), 1.0),
-            "log_f0_rmse": (pitch.log_f0_rmse, 1.0),
+            "log_f0_error": (pitch.log_f0_rmse * SEMITONES, 1.0),
             "voicing_error": (pitch.voicing, 1.0),
             "length_error": (abs(len(x.wav) - len(real.wav)), len(real.wav)),
         }
@@ -137,13 +140,15 @@ def estimate(ratios: list[Ratio]) -> Estimate:
     """The ratio of the sums over utterances, and the 95 % bootstrap interval of it."""
     numerators, denominators = np.array(ratios, dtype=np.float64).T
     value = float(numerators.sum() / denominators.sum())
-    return _with_interval(value, [numerators[d].sum() / denominators[d].sum() for d in _draws(len(ratios))])
+    draws = _draws(len(ratios))
+    return _estimate(value, [numerators[d].sum() / denominators[d].sum() for d in draws], len(ratios))
 
 
 def estimate_median(values: list[Float[np.ndarray, "_"]]) -> Estimate:
     """The median of all utterances' values together, and its interval over utterances."""
     value = float(np.median(np.concatenate(values)))
-    return _with_interval(value, [np.median(np.concatenate([values[i] for i in d])) for d in _draws(len(values))])
+    draws = _draws(len(values))
+    return _estimate(value, [np.median(np.concatenate([values[i] for i in d])) for d in draws], len(values))
 
 
 def _draws(n: int) -> Int[np.ndarray, "draws N"]:
@@ -151,9 +156,9 @@ def _draws(n: int) -> Int[np.ndarray, "draws N"]:
     return np.random.default_rng(0).integers(0, n, (N_RESAMPLES if n > 1 else 0, n))
 
 
-def _with_interval(value: float, resampled: list[float]) -> Estimate:
+def _estimate(value: float, resampled: list[float], n: int) -> Estimate:
     low, high = np.percentile(resampled, [2.5, 97.5]).tolist() if resampled else (None, None)
-    return Estimate(value, low, high)
+    return Estimate(value, low, high, n)
 
 
 def summarise(rows: list[dict[str, Ratio]]) -> dict[str, Estimate]:
@@ -164,21 +169,24 @@ def summarise(rows: list[dict[str, Ratio]]) -> dict[str, Estimate]:
 
 def table(columns: dict[str, dict[str, Estimate]]) -> str:
     """The estimates as lines of text: a row per measure, a column per kind of recording."""
-    names = [name for name in MEASURES if any(name in column for column in columns.values())]
+    n_most = max(x.n for column in columns.values() for x in column.values())
     rows = [["", *columns]]
-    for name in names:
-        measure = MEASURES[name]
-        cells = [_cell(column.get(name), measure.scale) for column in columns.values()]
-        rows.append([f"{measure.label}, {measure.unit}", *cells])
+    for name, (label, unit) in MEASURES.items():
+        if any(name in column for column in columns.values()):
+            cells = [_cell(column.get(name), unit == "fraction", n_most) for column in columns.values()]
+            rows.append([f"{label}, {'%' if unit == 'fraction' else unit}", *cells])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
 
 
-def _cell(x: Estimate | None, scale: int | float) -> str:
+def _cell(x: Estimate | None, is_fraction: bool, n_most: int) -> str:
+    """The value, its interval, and of how many utterances where it is not of all."""
     if x is None:
         return "-"
+    scale = 100 if is_fraction else 1
     interval = "" if x.low is None else f" [{_number(x.low * scale)}, {_number(x.high * scale)}]"
-    return f"{_number(x.value * scale)}{interval}"
+    return f"{_number(x.value * scale)}{interval}{f' n={x.n}' if x.n < n_most else ''}"
 
 
 def _number(x: float) -> str:

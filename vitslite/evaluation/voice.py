@@ -5,7 +5,8 @@
     paced     spoken from text with the durations that the alignment search finds in the recording
     spoken    spoken from text alone: prior sample, predicted durations
 
-copy against paced is the gap between posterior and prior, paced against spoken is what the predicted durations cost.
+copy against paced is the gap between posterior and prior (sampled at `noise_scale`), paced against spoken is what the
+predicted durations cost.
 """
 
 import resource
@@ -28,7 +29,7 @@ from vitslite.evaluation.scoring import Ratio, Scorer
 from vitslite.model import alignment
 from vitslite.model.vits import Synthesis
 from vitslite.objectives import kl
-from vitslite.recognition import Recogniser, WordAligner
+from vitslite.recognition import NotInstalledError, Recogniser, WordAligner
 from vitslite.synthesis import Synthesizer
 from vitslite.tensors import Batch, Outputs
 from vitslite.text.frontend import Frontend
@@ -54,29 +55,29 @@ class VoiceEvaluator:
         self.features = Features(self.audio).to(voice.device)
         self.scorer = Scorer(self.audio, recogniser)
         self.seconds = self.audio_seconds = 0.0  # spent on speaking, and spoken
-        self._word_aligner: WordAligner | None = None
-        if recogniser is not None and voice.config.data.kind != "demo" and is_english(voice):
-            self._word_aligner = WordAligner()
+        self._word_aligner = None if voice.config.data.kind == "demo" else _word_aligner(voice.config.text.voice)
 
     def score(self, utterances: list[Utterance]) -> Iterator[Scored]:
         """ValueError names the utterance that cannot be measured."""
-        by_id = {u.id: u for u in utterances}
-        for batch in fixed_batches(utterances, 1, self.audio, self.settings.seed):
-            utterance = by_id[batch.ids[0]]
+        for utterance in utterances:
+            (batch,) = fixed_batches([utterance], 1, self.audio, self.settings.seed)
             try:
                 yield self._score(utterance, self.features(batch.to(self.voice.device)))
             except ValueError as error:
                 raise ValueError(f"utterance {utterance.id}: {error}") from error
 
     def speed(self) -> dict[str, float]:
-        """Seconds of computing per second of speech, one utterance at a time, and the most memory ever used."""
-        on_gpu = self.voice.device.type == "cuda"
-        memory = (
-            torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        )
+        """Seconds from tokens to audio per second of audio, one utterance at a time, and the peak of memory.
+
+        The peak is of the whole process (of the GPU, where one is used), the evaluation included.
+        """
+        if self.voice.device.type == "cuda":
+            memory = torch.cuda.max_memory_allocated()
+        else:
+            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return {
             "real_time_factor": self.seconds / max(self.audio_seconds, 1e-9),
-            "memory_mb": memory / 1e6,
+            "peak_memory_mb": memory / 1e6,
             "threads": torch.get_num_threads(),
         }
 
@@ -111,6 +112,8 @@ class VoiceEvaluator:
         )
 
     def _timed_speech(self, batch: Batch, seed: int) -> Synthesis:
+        if self.voice.device.type == "cuda":
+            torch.cuda.synchronize()  # what was asked for before is not the speaking's time
         started = time.perf_counter()
         spoken = self._speak(batch, seed)
         spoken.audio.cpu()  # a GPU has then done its work
@@ -180,6 +183,11 @@ def _samples(audio: Float[Tensor, "1 1 S"]) -> Float[np.ndarray, "S"]:
     return audio[0, 0].float().cpu().numpy()
 
 
-def is_english(voice: Synthesizer) -> bool:
-    s = voice.frontend.settings
-    return s.frontend != "phonemes" or s.voice.startswith("en")
+def _word_aligner(language: str) -> WordAligner | None:
+    """None for languages other than English, and without pocketsphinx."""
+    if not language.startswith("en"):
+        return None
+    try:
+        return WordAligner()
+    except NotInstalledError:
+        return None

@@ -8,11 +8,11 @@ The marks , . ; : ? ! stay as symbols where the speaker makes a pause (a point i
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from vitslite.files import write_text
 from vitslite.text import espeak
 
 STRESS = "ˈˌ"
@@ -82,9 +82,7 @@ def phonemise_all(texts: list[str], voice: str, units: str, cache_folder: Path |
     found = {text: phonemes(text, voice, units) for text in texts}
     body = json.dumps(found, ensure_ascii=False)
     cache_folder.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.tmp.{os.getpid()}")
-    unfinished.write_text(f"{_digest(body)}\n{body}", encoding="utf-8")
-    os.replace(unfinished, path)
+    write_text(path, f"{_digest(body)}\n{body}")
     return found
 
 
