@@ -107,7 +107,7 @@ class Tracker:
             self._run = None
 
 
-def add_summary(settings: TrackingSettings, run_dir: Path, values: dict[str, float]) -> None:
+def add_summary(settings: TrackingSettings, run_dir: Path, values: dict[str, int | float]) -> None:
     """Add figures to the summary of a run that has ended; nothing where the run was not in W&B.
 
     It never fails: where W&B cannot be reached, a line says so, and the figures are in a file anyway.
