@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from vitslite.audio import AudioSettings
 
-WarpPath = tuple[Int[np.ndarray, "N"], Int[np.ndarray, "N"]]  # frames of the one and of the other, point by point
+WarpPath = tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]]  # frames of the one and of the other, point by point
 
 F0_MIN, F0_MAX = 60.0, 500.0  # Hz; speaking voices, men to children
 CLIPPED = 0.999  # magnitude from which a sample counts as clipped; 16-bit full scale is 0.99997
@@ -108,7 +108,7 @@ def _trace_back(total: Float[np.ndarray, "rows columns"]) -> WarpPath:
 # -------------------------------------------------------------------------------------------------------------- pitch
 
 
-def pitch(wav: Float[np.ndarray, "S"], audio: AudioSettings) -> tuple[Float[np.ndarray, "T"], Bool[np.ndarray, "T"]]:
+def pitch(wav: Float[np.ndarray, " S"], audio: AudioSettings) -> tuple[Float[np.ndarray, " T"], Bool[np.ndarray, " T"]]:
     """Fundamental frequency, Hz, NaN where unvoiced, and voicing, by probabilistic YIN (Mauch and Dixon 2014).
 
     Frames are those of audio.LinearSpectrogram, T = S // hop_length with the same centres, and as long as
@@ -145,7 +145,7 @@ class PitchErrors(NamedTuple):
     voicing: float  # share of points that are voiced in one only
 
 
-def pitch_errors(f0_a: Float[np.ndarray, "Ta"], f0_b: Float[np.ndarray, "Tb"], path: WarpPath) -> PitchErrors:
+def pitch_errors(f0_a: Float[np.ndarray, " Ta"], f0_b: Float[np.ndarray, " Tb"], path: WarpPath) -> PitchErrors:
     """Rms of ln f0_a - ln f0_b where both are voiced, and how often only one is; f0 in Hz, NaN where unvoiced."""
     a, b = f0_a[path[0]], f0_b[path[1]]
     voiced_a, voiced_b = ~np.isnan(a), ~np.isnan(b)
@@ -165,7 +165,7 @@ class Level(NamedTuple):
     rms_db: float  # dBFS: 0 is a rms of 1, a sine of amplitude 1 has -3; -inf for digital silence
 
 
-def level(wav: Float[np.ndarray, "S"], frame: int) -> Level:
+def level(wav: Float[np.ndarray, " S"], frame: int) -> Level:
     """Level, clipping and silence. Frames of `frame` samples do not overlap; an incomplete last one is left out."""
     _check(wav)
     if len(wav) < frame:
@@ -183,7 +183,7 @@ def level(wav: Float[np.ndarray, "S"], frame: int) -> Level:
     )
 
 
-def _check(wav: Float[np.ndarray, "S"]) -> None:
+def _check(wav: Float[np.ndarray, " S"]) -> None:
     assert wav.ndim == 1 and np.issubdtype(wav.dtype, np.floating), (wav.shape, wav.dtype)
     if not np.isfinite(wav).all():
         raise ValueError("the recording has NaN or infinite samples: the model that made it has diverged")

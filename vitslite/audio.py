@@ -68,7 +68,7 @@ class LinearSpectrogram(nn.Module):
         self.n_fft, self.hop_length, self.win_length = n_fft, hop_length, win_length
         self.register_buffer("window", torch.hann_window(win_length), persistent=False)
 
-    def forward(self, audio: Float[Tensor, "B 1 S"], lengths: Int[Tensor, "B"]) -> Float32[Tensor, "B F T"]:
+    def forward(self, audio: Float[Tensor, "B 1 S"], lengths: Int[Tensor, " B"]) -> Float32[Tensor, "B F T"]:
         """audio in [-1, 1], lengths in samples -> magnitudes, T = S // hop_length."""
         with torch.autocast(audio.device.type, enabled=False):
             extended = _extend_by_reflection(audio[:, 0].float(), lengths, (self.n_fft - self.hop_length) // 2)
@@ -105,7 +105,7 @@ class LogMel(nn.Module):
         self.linear = LinearSpectrogram(n_fft, hop_length, win_length)
         self.register_buffer("filters", mel_filters(sample_rate, n_fft, n_mels, f_min, f_max), persistent=False)
 
-    def forward(self, audio: Float[Tensor, "B 1 S"], lengths: Int[Tensor, "B"]) -> Float32[Tensor, "B M T"]:
+    def forward(self, audio: Float[Tensor, "B 1 S"], lengths: Int[Tensor, " B"]) -> Float32[Tensor, "B M T"]:
         """audio in [-1, 1], lengths in samples -> log-mel, T = S // hop_length."""
         return self.from_linear(self.linear(audio, lengths))
 
@@ -154,7 +154,7 @@ def mel_filters(
 
 
 def _extend_by_reflection(
-    audio: Float[Tensor, "B S"], lengths: Int[Tensor, "B"], pad: int
+    audio: Float[Tensor, "B S"], lengths: Int[Tensor, " B"], pad: int
 ) -> Float[Tensor, "B S_extended"]:
     """Put `pad` reflected samples before and after each utterance; the one after stands at its own end, not at S."""
     offsets = torch.arange(pad, device=audio.device)[None, :]
@@ -164,7 +164,7 @@ def _extend_by_reflection(
     return extended.scatter(1, offsets + lengths[:, None] + pad, after)
 
 
-def _reflect(index: Int[Tensor, "B N"], lengths: Int[Tensor, "B"]) -> Int[Tensor, "B N"]:
+def _reflect(index: Int[Tensor, "B N"], lengths: Int[Tensor, " B"]) -> Int[Tensor, "B N"]:
     """Fold any index into [0, length), mirrored at the first and the last sample: a triangle wave."""
     last = (lengths[:, None] - 1).clamp(min=0)
     folded = index.remainder((2 * last).clamp(min=1))
@@ -213,7 +213,7 @@ def read_wav(path: str | Path, sample_rate: int) -> np.ndarray:
     return to_int16(resampled(audio.mean(axis=1), info.sample_rate, sample_rate))
 
 
-def resampled(audio: Float[np.ndarray, "S"], old_rate: int, new_rate: int) -> Float[np.ndarray, "S_new"]:
+def resampled(audio: Float[np.ndarray, " S"], old_rate: int, new_rate: int) -> Float[np.ndarray, " S_new"]:
     """The same sound at another sample rate (windowed-sinc interpolation)."""
     if old_rate == new_rate:
         return audio

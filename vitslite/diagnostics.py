@@ -63,8 +63,8 @@ def gradient_norms(model: nn.Module, scale: float = 1.0) -> dict[str, float]:
 
 
 def onset_errors(
-    durations: Int[Tensor, "L"], onsets: list[tuple[int, int]], hop_length: int, sample_rate: int, blanks: bool
-) -> Float[np.ndarray, "N"]:
+    durations: Int[Tensor, " L"], onsets: list[tuple[int, int]], hop_length: int, sample_rate: int, blanks: bool
+) -> Float[np.ndarray, " N"]:
     """|found - true| onset of each token in `onsets` (token index, sample), milliseconds.
 
     Frame t begins at sample t * hop_length, so a token's onset is the sum of the durations before it. With blanks

@@ -39,7 +39,7 @@ class DiscriminatorSettings:
 class Judgement(NamedTuple):
     """What one judge says of each utterance."""
 
-    score: Float[Tensor, "B *places"]  # 1 for a recording, 0 for a forgery, at each place it looked at
+    score: Float[Tensor, " B *places"]  # 1 for a recording, 0 for a forgery, at each place it looked at
     features: list[Tensor]  # [B, ...] each: the layers' outputs, the last of them the score, for feature matching
 
 

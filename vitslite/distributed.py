@@ -68,7 +68,7 @@ def barrier() -> None:
         dist.barrier()
 
 
-def all_sum(values: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
+def all_sum(values: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
     """The sum over ranks, on every rank."""
     if dist.is_initialized():
         values = values.clone()

@@ -18,7 +18,7 @@ TITLE_WIDTH = 90  # characters; longer sentences are cut
 def alignment(
     path: Path,
     log_lik: Float[Tensor, "L T"],
-    durations: Int[Tensor, "L"],
+    durations: Int[Tensor, " L"],
     symbols: list[str],
     onsets: list[tuple[int, float]] | None,
     title: str,
@@ -57,7 +57,7 @@ def spectrograms(path: Path, mels: dict[str, Float[Tensor, "M T"]], title: str) 
     return _save(figure, path)
 
 
-def durations(path: Path, found: Int[np.ndarray, "N"], predicted: Int[np.ndarray, "N"], frame_ms: float) -> Path:
+def durations(path: Path, found: Int[np.ndarray, " N"], predicted: Int[np.ndarray, " N"], frame_ms: float) -> Path:
     """How often a token that lasts so long in the recording is spoken so long. Diagonal: as in the recording.
 
     The axes end at the 99.5th percentile.

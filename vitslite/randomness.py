@@ -28,7 +28,7 @@ def key(*parts: int | str) -> int:
     return int.from_bytes(digest, "little", signed=True)
 
 
-def bits(keys: Int[Tensor, "B"], purpose: str, *shape: int) -> Int[Tensor, "B *shape"]:
+def bits(keys: Int[Tensor, " B"], purpose: str, *shape: int) -> Int[Tensor, " B *shape"]:
     """64 random bits per element. An element depends on its own index only, so longer shapes extend shorter ones."""
     h = _mix(keys + key(purpose))
     for n in shape:
@@ -36,12 +36,12 @@ def bits(keys: Int[Tensor, "B"], purpose: str, *shape: int) -> Int[Tensor, "B *s
     return h
 
 
-def uniform(keys: Int[Tensor, "B"], purpose: str, *shape: int) -> Float[Tensor, "B *shape"]:
+def uniform(keys: Int[Tensor, " B"], purpose: str, *shape: int) -> Float[Tensor, " B *shape"]:
     """Uniform on (0, 1), 23 bits: never exactly 0 or 1, also in fp32."""
     return (_unsigned_shift(bits(keys, purpose, *shape), 41).float() + 0.5) * 2.0**-23
 
 
-def normal(keys: Int[Tensor, "B"], purpose: str, *shape: int) -> Float[Tensor, "B *shape"]:
+def normal(keys: Int[Tensor, " B"], purpose: str, *shape: int) -> Float[Tensor, " B *shape"]:
     """Standard normal by the Box-Muller transform: 32 bits for the radius, 31 for the angle. Reaches 6.7 sigma."""
     h = bits(keys, purpose, *shape)
     radius = torch.sqrt(-2 * torch.log((_unsigned_shift(h, 32).float() + 0.5) * 2.0**-32))

@@ -39,7 +39,7 @@ class Recogniser(Protocol):
 
     name: str  # with what it knows, for reports
 
-    def transcribe(self, wav: Float[np.ndarray, "S"], sample_rate: int) -> str: ...
+    def transcribe(self, wav: Float[np.ndarray, " S"], sample_rate: int) -> str: ...
 
 
 class Counts(NamedTuple):
@@ -109,7 +109,7 @@ class PocketSphinx:
             self._decoder.add_fsg("demo", self._decoder.create_fsg("demo", _FIRST, _LAST, arcs))
             self._decoder.activate_search("demo")
 
-    def transcribe(self, wav: Float[np.ndarray, "S"], sample_rate: int) -> str:
+    def transcribe(self, wav: Float[np.ndarray, " S"], sample_rate: int) -> str:
         _decode(self._decoder, wav, sample_rate)
         best = self._decoder.hyp()
         return re.sub(r"\(\d+\)", "", best.hypstr) if best else ""  # "the(2)" is a second pronunciation
@@ -124,7 +124,7 @@ class WordAligner:
     def __init__(self):
         self._decoder = _sphinx_decoder(has_language_model=False)
 
-    def onsets(self, text: str, wav: Float[np.ndarray, "S"], sample_rate: int) -> list[float] | None:
+    def onsets(self, text: str, wav: Float[np.ndarray, " S"], sample_rate: int) -> list[float] | None:
         """Seconds from the start of `wav`, in steps of 10 ms, one per word of `words(text)`.
 
         None where there is no word, the recogniser's dictionary lacks one, or it finds no way through the recording.
@@ -157,7 +157,7 @@ class TransformersModel:
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(f"recogniser {folder}: not a speech recognition model ({_first_line(error)})") from error
 
-    def transcribe(self, wav: Float[np.ndarray, "S"], sample_rate: int) -> str:
+    def transcribe(self, wav: Float[np.ndarray, " S"], sample_rate: int) -> str:
         return self._pipeline({"raw": prepared(wav, sample_rate), "sampling_rate": SAMPLE_RATE})["text"].lower()
 
 
@@ -183,13 +183,13 @@ class TorchaudioPipeline:
             ) from error
 
     @torch.no_grad()
-    def transcribe(self, wav: Float[np.ndarray, "S"], sample_rate: int) -> str:
+    def transcribe(self, wav: Float[np.ndarray, " S"], sample_rate: int) -> str:
         scores, _ = self._model(torch.from_numpy(prepared(wav, sample_rate))[None])
         best = torch.unique_consecutive(scores[0].argmax(-1)).tolist()
         return "".join(self._labels[i] for i in best if i != 0).replace("|", " ").lower().strip()
 
 
-def _sphinx_decoder(has_language_model: bool) -> "Decoder":
+def _sphinx_decoder(has_language_model: bool) -> "Decoder":  # noqa: F821 (imported where it is used)
     try:
         from pocketsphinx import Decoder
     except ImportError as error:
@@ -198,7 +198,7 @@ def _sphinx_decoder(has_language_model: bool) -> "Decoder":
     return Decoder(**model, logfn=os.devnull, loglevel="FATAL")
 
 
-def _decode(decoder: "Decoder", wav: Float[np.ndarray, "S"], sample_rate: int) -> None:
+def _decode(decoder: "Decoder", wav: Float[np.ndarray, " S"], sample_rate: int) -> None:  # noqa: F821
     decoder.reinit_feat(decoder.config)  # else the cepstral means of the clip before go on into this one
     decoder.start_utt()
     decoder.process_raw(to_int16(prepared(wav, sample_rate)).tobytes(), full_utt=True)
@@ -224,7 +224,7 @@ def grammar_arcs(grammar: Grammar, pronounceable: Callable[[str], bool]) -> list
     return arcs
 
 
-def prepared(wav: Float[np.ndarray, "S"], sample_rate: int) -> Float[np.ndarray, "S16"]:
+def prepared(wav: Float[np.ndarray, " S"], sample_rate: int) -> Float[np.ndarray, " S16"]:
     """At 16 kHz and a common level, with faint noise at both ends."""
     wav = resampled(wav, sample_rate, SAMPLE_RATE) if len(wav) else wav
     loudest = np.abs(wav).max(initial=0.0)
@@ -234,7 +234,7 @@ def prepared(wav: Float[np.ndarray, "S"], sample_rate: int) -> Float[np.ndarray,
 
 
 @functools.cache
-def _padding() -> Float[np.ndarray, "S"]:
+def _padding() -> Float[np.ndarray, " S"]:
     noise = np.random.default_rng(0).normal(0, _PAD_LEVEL, int(_PAD_SECONDS * SAMPLE_RATE))
     return noise.astype(np.float32)
 

@@ -37,7 +37,7 @@ class Synthesizer:
         noise_scale: float = 0.667,
         duration_noise_scale: float = 0.8,
         speed: float = 1.0,
-    ) -> Float[np.ndarray, "S"]:
+    ) -> Float[np.ndarray, " S"]:
         """Audio in [-1, 1] at `sample_rate`. The same text and seed give the same samples.
 
         A text of several sentences is spoken sentence by sentence. ValueError where there is nothing to speak, or for

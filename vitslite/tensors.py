@@ -67,11 +67,11 @@ class Batch:
 
     step: int  # the training step this batch belongs to; schedules inside the model read it
     ids: list[str]  # utterance names, for messages
-    keys: Int[Tensor, "B"]  # random keys, one per (seed, step, utterance): see randomness.py
+    keys: Int[Tensor, " B"]  # random keys, one per (seed, step, utterance): see randomness.py
     tokens: Int[Tensor, "B L"]
-    token_lengths: Int[Tensor, "B"]
+    token_lengths: Int[Tensor, " B"]
     audio: Int[Tensor, "B 1 S"] | Float[Tensor, "B 1 S"]
-    frame_lengths: Int[Tensor, "B"]
+    frame_lengths: Int[Tensor, " B"]
     spec: Float[Tensor, "B F T"] | None = None
     mel: Float[Tensor, "B M T"] | None = None
 
@@ -96,16 +96,16 @@ class Outputs:
     duration_loss: Float[Tensor, "B L"]  # per token: nats (stochastic) or squared log ratio (deterministic)
     audio_hat: Float[Tensor, "B 1 S"]  # reconstruction from the posterior sample
     audio: Float[Tensor, "B 1 S"]  # the recording at the same place
-    audio_frames: Int[Tensor, "B"]  # valid frames in `audio` and `audio_hat`
+    audio_frames: Int[Tensor, " B"]  # valid frames in `audio` and `audio_hat`
 
 
-def sequence_mask(lengths: Int[Tensor, "B"], max_length: int) -> Bool[Tensor, "B 1 N"]:
+def sequence_mask(lengths: Int[Tensor, " B"], max_length: int) -> Bool[Tensor, "B 1 N"]:
     """True where position < length."""
     return torch.arange(max_length, device=lengths.device)[None, None, :] < lengths[:, None, None]
 
 
 def slice_segments(
-    x: Float[Tensor, "B C N"] | Int[Tensor, "B C N"], starts: Int[Tensor, "B"], length: int
+    x: Float[Tensor, "B C N"] | Int[Tensor, "B C N"], starts: Int[Tensor, " B"], length: int
 ) -> Float[Tensor, "B C length"] | Int[Tensor, "B C length"]:
     """x[b, :, starts[b] : starts[b] + length] for every b, in one gather."""
     index = starts[:, None, None] + torch.arange(length, device=x.device)[None, None, :]

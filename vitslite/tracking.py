@@ -17,6 +17,8 @@ from typing import Any
 import wandb
 from wandb.errors import Error as WandbError
 
+from vitslite.files import write_text
+
 _MEDIA = {".png": wandb.Image, ".wav": wandb.Audio}
 MODES = ("auto", "online", "offline", "disabled")
 

@@ -124,7 +124,7 @@ class Validator:
         write_text(folder / "samples.json", json.dumps(shown, ensure_ascii=False, indent=1))  # report.py reads it
         return files
 
-    def _recordings(self, model: nn.Module, batch: Batch) -> dict[str, dict[str, Float[np.ndarray, "_"]]]:
+    def _recordings(self, model: nn.Module, batch: Batch) -> dict[str, dict[str, Float[np.ndarray, " _"]]]:
         """name -> the recording, its copy, and its text spoken."""
         copies = model.reconstruct(batch)
         spoken = model.infer(batch.tokens, batch.token_lengths, batch.keys)
@@ -139,7 +139,7 @@ class Validator:
             wavs[name] = {kind: wav.float().cpu().numpy() for kind, wav in cut.items()}
         return wavs
 
-    def _hear(self, name: str, wavs: dict[str, Float[np.ndarray, "_"]]) -> dict[str, str]:
+    def _hear(self, name: str, wavs: dict[str, Float[np.ndarray, " _"]]) -> dict[str, str]:
         """What the recogniser understands; of the recording, which does not change, it is asked once."""
         if self.recogniser is None:
             return {}
@@ -150,7 +150,7 @@ class Validator:
             others = {kind: self.recogniser.transcribe(wav, rate) for kind, wav in wavs.items() if kind != "recording"}
         return {"recording": known[name], **others}
 
-    def _log_mel(self, wav: Float[np.ndarray, "S"]) -> Float[torch.Tensor, "M T"]:
+    def _log_mel(self, wav: Float[np.ndarray, " S"]) -> Float[torch.Tensor, "M T"]:
         samples = torch.from_numpy(wav).to(self.device)[None, None]
         return self.data.features.log_mel(samples, torch.tensor([len(wav)], device=self.device))[0]
 

@@ -55,6 +55,6 @@ class Sampler:
         batches = torch.cat(pools).view(self.steps_per_epoch, self.batch_size)
         return batches[self._permutation(self.steps_per_epoch, epoch, "batches")].tolist()
 
-    def _permutation(self, n: int, epoch: int, purpose: str) -> Int[Tensor, "N"]:
+    def _permutation(self, n: int, epoch: int, purpose: str) -> Int[Tensor, " N"]:
         key = torch.tensor([randomness.key(self.seed, "epoch", epoch)])
         return randomness.bits(key, purpose, n)[0].argsort(stable=True)

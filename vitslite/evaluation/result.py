@@ -17,7 +17,7 @@ class Alignment(NamedTuple):
     """What figures.alignment shows: the search's scores and path, and onsets known from elsewhere (token, frame)."""
 
     log_lik: Float[Tensor, "L T"]
-    durations: Int[Tensor, "L"]
+    durations: Int[Tensor, " L"]
     symbols: list[str]
     onsets: list[tuple[int, float]] | None
     onsets_label: str
@@ -29,11 +29,11 @@ class Scored:
 
     id: str
     text: str
-    wavs: dict[str, Float[np.ndarray, "_"]]
+    wavs: dict[str, Float[np.ndarray, " _"]]
     heard: dict[str, str]
     measures: dict[str, dict[str, Ratio]]
-    pooled: dict[str, Float[np.ndarray, "_"]] = field(default_factory=dict)  # of the model: for medians over the set
-    predicted: Int[Tensor, "L"] | None = None  # frames per token when spoken
+    pooled: dict[str, Float[np.ndarray, " _"]] = field(default_factory=dict)  # of the model: for medians over the set
+    predicted: Int[Tensor, " L"] | None = None  # frames per token when spoken
     alignment: Alignment | None = None  # of the recording
 
 

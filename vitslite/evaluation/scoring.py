@@ -65,10 +65,10 @@ class Estimate(NamedTuple):
 class Voiced(NamedTuple):
     """What the distances need of one recording."""
 
-    wav: Float[np.ndarray, "S"]
+    wav: Float[np.ndarray, " S"]
     log_mel: Float[np.ndarray, "M T"]
     cepstrum: Float[np.ndarray, "C T"]
-    f0: Float[np.ndarray, "T"]
+    f0: Float[np.ndarray, " T"]
 
 
 class Scorer:
@@ -80,11 +80,11 @@ class Scorer:
         a = audio
         self._log_mel = LogMel(a.sample_rate, a.n_fft, a.hop_length, a.win_length, a.n_mels, a.f_min, a.f_max)
 
-    def log_mel(self, wav: Float[np.ndarray, "S"]) -> Float[np.ndarray, "M T"]:
+    def log_mel(self, wav: Float[np.ndarray, " S"]) -> Float[np.ndarray, "M T"]:
         return self._log_mel(torch.from_numpy(wav)[None, None], torch.tensor([len(wav)]))[0].numpy()
 
     def score(
-        self, text: str, wavs: dict[str, Float[np.ndarray, "_"]]
+        self, text: str, wavs: dict[str, Float[np.ndarray, " _"]]
     ) -> tuple[dict[str, dict[str, Ratio]], dict[str, str]]:
         """(measures, what was heard) of each wav, samples in [-1, 1]; with distances to the one named "recording"."""
         analysed = {kind: self._analyse(kind, wav) for kind, wav in wavs.items()}
@@ -104,7 +104,7 @@ class Scorer:
             rows[kind] = {name: ratio for name, ratio in rows[kind].items() if math.isfinite(ratio[0])}
         return rows, heard
 
-    def _analyse(self, kind: str, wav: Float[np.ndarray, "S"]) -> Voiced:
+    def _analyse(self, kind: str, wav: Float[np.ndarray, " S"]) -> Voiced:
         if len(wav) < self.audio.hop_length:
             raise ValueError(f"the {kind} recording has {len(wav)} samples, less than one spectrogram frame")
         log_mel = self.log_mel(wav)
@@ -144,7 +144,7 @@ def estimate(ratios: list[Ratio]) -> Estimate:
     return _estimate(value, [numerators[d].sum() / denominators[d].sum() for d in draws], len(ratios))
 
 
-def estimate_median(values: list[Float[np.ndarray, "_"]]) -> Estimate:
+def estimate_median(values: list[Float[np.ndarray, " _"]]) -> Estimate:
     """The median of all utterances' values together, and its interval over utterances."""
     value = float(np.median(np.concatenate(values)))
     draws = _draws(len(values))

@@ -135,7 +135,7 @@ class VoiceEvaluator:
         outputs: Outputs,
         words: Onsets | None,
         predicted: Int[Tensor, "B L"],
-    ) -> tuple[dict[str, Ratio], dict[str, Float[np.ndarray, "_"]]]:
+    ) -> tuple[dict[str, Ratio], dict[str, Float[np.ndarray, " _"]]]:
         """(ratios, errors to be pooled) of the posterior, the alignment and the durations."""
         frame_ms = 1000 * self.audio.hop_length / self.audio.sample_rate
         x, durations, n_tokens = outputs.latents, outputs.durations, len(utterance.tokens)
@@ -156,7 +156,7 @@ class VoiceEvaluator:
             ratios["word_onset_uniform_error"] = (self._onset_errors(even, words).sum().item(), len(words))
         return ratios, pooled
 
-    def _onset_errors(self, durations: Int[Tensor, "L"] | Float[Tensor, "L"], onsets: Onsets) -> np.ndarray:
+    def _onset_errors(self, durations: Int[Tensor, " L"] | Float[Tensor, " L"], onsets: Onsets) -> np.ndarray:
         blanks = self.frontend.settings.blanks
         return diagnostics.onset_errors(durations, onsets, self.audio.hop_length, self.audio.sample_rate, blanks)
 
@@ -179,7 +179,7 @@ class VoiceEvaluator:
         return Alignment(log_lik, outputs.durations[0].cpu(), symbols, onsets, label)
 
 
-def _samples(audio: Float[Tensor, "1 1 S"]) -> Float[np.ndarray, "S"]:
+def _samples(audio: Float[Tensor, "1 1 S"]) -> Float[np.ndarray, " S"]:
     return audio[0, 0].float().cpu().numpy()
 
 

@@ -38,8 +38,8 @@ class AlignmentSettings:
 def search(
     z_p: Float[Tensor, "B D T"],
     p_text: Gaussian,
-    token_lengths: Int[Tensor, "B"],
-    frame_lengths: Int[Tensor, "B"],
+    token_lengths: Int[Tensor, " B"],
+    frame_lengths: Int[Tensor, " B"],
     ids: list[str],
     settings: AlignmentSettings,
     step: int,
@@ -79,7 +79,7 @@ def log_likelihood(z_p: Float[Tensor, "B D T"], p_text: Gaussian) -> Float[Tenso
 
 
 def diagonal_distance(
-    token_lengths: Int[Tensor, "B"], frame_lengths: Int[Tensor, "B"], n_tokens: int, n_frames: int
+    token_lengths: Int[Tensor, " B"], frame_lengths: Int[Tensor, " B"], n_tokens: int, n_frames: int
 ) -> Float[Tensor, "B L T"]:
     """((t + 1/2) / T_b - (l + 1/2) / L_b)^2: how far a cell lies from the straight line of constant tempo.
 
@@ -94,8 +94,8 @@ def diagonal_distance(
 
 def monotonic_alignment(
     log_lik: Float[Tensor, "B L T"],
-    token_lengths: Int[Tensor, "B"],
-    frame_lengths: Int[Tensor, "B"],
+    token_lengths: Int[Tensor, " B"],
+    frame_lengths: Int[Tensor, " B"],
     ids: list[str],
 ) -> Int[Tensor, "B L"]:
     """Frames per token on the path of greatest summed `log_lik`: int64, at least 1 per token, 0 on padding.

@@ -181,7 +181,7 @@ class ConvNeXtBlock(nn.Module):
         return x + y.transpose(1, 2)
 
 
-def overlap_add(spectrum: Complex64[Tensor, "B T F"], window: Float[Tensor, "K"]) -> Float[Tensor, "B 1 S"]:
+def overlap_add(spectrum: Complex64[Tensor, "B T F"], window: Float[Tensor, " K"]) -> Float[Tensor, "B 1 S"]:
     """Inverse of the short-time Fourier transform with a Hann window of K = 4 hop samples; in fp32.
 
         audio = sum_t shift_t(window * irfft(spectrum[t])) / 1.5,     S = T * hop

@@ -72,8 +72,8 @@ class DeterministicDurations(nn.Module):
         h: Float[Tensor, "B H L"],
         token_mask: Bool[Tensor, "B 1 L"],
         durations: Int[Tensor, "B L"],
-        keys: Int[Tensor, "B"],
-        dropout_keys: Int[Tensor, "B"] | None = None,
+        keys: Int[Tensor, " B"],
+        dropout_keys: Int[Tensor, " B"] | None = None,
     ) -> Float[Tensor, "B L"]:
         """Squared log ratio per token. A token without frames counts as one of 1e-6 frames, as in VITS."""
         log_durations = torch.log(durations.float() + 1e-6)
@@ -83,14 +83,14 @@ class DeterministicDurations(nn.Module):
         self,
         h: Float[Tensor, "B H L"],
         token_mask: Bool[Tensor, "B 1 L"],
-        keys: Int[Tensor, "B"] | None = None,
+        keys: Int[Tensor, " B"] | None = None,
         noise_scale: float = 1.0,
     ) -> Float[Tensor, "B L"]:
         """The one answer it has: `keys` and `noise_scale` make no difference."""
         return self._log_durations(h, token_mask, None)
 
     def _log_durations(
-        self, h: Float[Tensor, "B H L"], mask: Bool[Tensor, "B 1 L"], keys: Int[Tensor, "B"] | None
+        self, h: Float[Tensor, "B H L"], mask: Bool[Tensor, "B 1 L"], keys: Int[Tensor, " B"] | None
     ) -> Float[Tensor, "B L"]:
         x = self.dropout_1(self.norm_1(torch.relu(self.conv_1(h * mask))), keys)
         x = self.dropout_2(self.norm_2(torch.relu(self.conv_2(x * mask))), keys)
@@ -143,8 +143,8 @@ class StochasticDurations(nn.Module):
         h: Float[Tensor, "B H L"],
         token_mask: Bool[Tensor, "B 1 L"],
         durations: Int[Tensor, "B L"],
-        keys: Int[Tensor, "B"],
-        dropout_keys: Int[Tensor, "B"] | None = None,
+        keys: Int[Tensor, " B"],
+        dropout_keys: Int[Tensor, " B"] | None = None,
     ) -> Float[Tensor, "B L"]:
         """A one-sample estimate of the bound, nats per token, summed over both coordinates."""
         c = self._condition(h, token_mask, dropout_keys)
@@ -161,7 +161,7 @@ class StochasticDurations(nn.Module):
         self,
         h: Float[Tensor, "B H L"],
         token_mask: Bool[Tensor, "B 1 L"],
-        keys: Int[Tensor, "B"],
+        keys: Int[Tensor, " B"],
         noise_scale: float = 1.0,
     ) -> Float[Tensor, "B L"]:
         """A sample of the log-durations; noise_scale=0 gives the same one for every key."""
@@ -179,7 +179,7 @@ class StochasticDurations(nn.Module):
         return self.flows[0].inverse(z.flip(1), mask)[:, 0]
 
     def _condition(
-        self, h: Float[Tensor, "B H L"], mask: Bool[Tensor, "B 1 L"], keys: Int[Tensor, "B"] | None
+        self, h: Float[Tensor, "B H L"], mask: Bool[Tensor, "B 1 L"], keys: Int[Tensor, " B"] | None
     ) -> Float[Tensor, "B C L"]:
         return self.conv_proj(self.conv_dds(self.conv_pre(h), mask, keys)) * mask
 
@@ -188,7 +188,7 @@ class StochasticDurations(nn.Module):
         c: Float[Tensor, "B C L"],
         d: Float[Tensor, "B 1 L"],
         mask: Bool[Tensor, "B 1 L"],
-        keys: Int[Tensor, "B"] | None,
+        keys: Int[Tensor, " B"] | None,
         noise: Float[Tensor, "B 2 L"],
     ) -> tuple[Float[Tensor, "B L"], Float[Tensor, "B 1 L"], Float[Tensor, "B 1 L"]]:
         """A sample of (logit u, v) given d, and log q(u, v | d, c)."""

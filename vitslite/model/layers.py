@@ -34,7 +34,7 @@ class Dropout(nn.Module):
             raise ValueError(f"a dropout of {p} is outside [0, 1): 0.1 drops one element in ten")
         self.p, self.purpose = p, purpose
 
-    def forward(self, x: Float[Tensor, "B *shape"], keys: Int[Tensor, "B"] | None) -> Float[Tensor, "B *shape"]:
+    def forward(self, x: Float[Tensor, " B *shape"], keys: Int[Tensor, " B"] | None) -> Float[Tensor, " B *shape"]:
         if keys is None or self.p == 0:
             return x
         keep = randomness.uniform(keys, self.purpose, *x.shape[1:]) >= self.p
@@ -120,7 +120,7 @@ class RelativeSelfAttention(nn.Module):
         self.dropout = Dropout(dropout, purpose)
 
     def forward(
-        self, x: Float[Tensor, "B C L"], mask: Bool[Tensor, "B 1 L"], keys: Int[Tensor, "B"] | None
+        self, x: Float[Tensor, "B C L"], mask: Bool[Tensor, "B 1 L"], keys: Int[Tensor, " B"] | None
     ) -> Float[Tensor, "B C L"]:
         q, k, v = (self._split_heads(f(x)) for f in (self.query, self.key, self.value))
         q = q * q.shape[-1] ** -0.5
@@ -161,7 +161,7 @@ class FeedForward(nn.Module):
         self.dropout = Dropout(dropout, purpose)
 
     def forward(
-        self, x: Float[Tensor, "B C L"], mask: Bool[Tensor, "B 1 L"], keys: Int[Tensor, "B"] | None
+        self, x: Float[Tensor, "B C L"], mask: Bool[Tensor, "B 1 L"], keys: Int[Tensor, " B"] | None
     ) -> Float[Tensor, "B C L"]:
         x = self.dropout(torch.relu(self.conv_1(x * mask)), keys)
         return self.conv_2(x * mask) * mask

@@ -135,7 +135,7 @@ class DilatedConvs(nn.Module):
         self.dropouts = nn.ModuleList(Dropout(dropout, f"{purpose}.{i}") for i in range(n_layers))
 
     def forward(
-        self, x: Float[Tensor, "B C L"], mask: Bool[Tensor, "B 1 L"], keys: Int[Tensor, "B"] | None
+        self, x: Float[Tensor, "B C L"], mask: Bool[Tensor, "B 1 L"], keys: Int[Tensor, " B"] | None
     ) -> Float[Tensor, "B C L"]:
         layers = zip(self.convs_dilated, self.norms_1, self.convs_pointwise, self.norms_2, self.dropouts, strict=True)
         for depthwise, norm_1, pointwise, norm_2, dropout in layers:

@@ -50,7 +50,7 @@ class TextEncoder(nn.Module):
         self,
         tokens: Int[Tensor, "B L"],
         token_mask: Bool[Tensor, "B 1 L"],
-        keys: Int[Tensor, "B"] | None = None,
+        keys: Int[Tensor, " B"] | None = None,
     ) -> tuple[Float[Tensor, "B H L"], Gaussian]:
         h = self.embedding(tokens).transpose(1, 2) * math.sqrt(self.hidden) * token_mask
         for layer in self.layers:
@@ -74,7 +74,7 @@ class EncoderLayer(nn.Module):
         self.feed_forward_norm = ChannelLayerNorm(s.hidden)
 
     def forward(
-        self, x: Float[Tensor, "B H L"], mask: Bool[Tensor, "B 1 L"], keys: Int[Tensor, "B"] | None
+        self, x: Float[Tensor, "B H L"], mask: Bool[Tensor, "B 1 L"], keys: Int[Tensor, " B"] | None
     ) -> Float[Tensor, "B H L"]:
         x = self.attention_norm(x + self.attention_dropout(self.attention(x, mask, keys), keys))
         return self.feed_forward_norm(x + self.feed_forward_dropout(self.feed_forward(x, mask, keys), keys))

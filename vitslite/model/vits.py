@@ -44,7 +44,7 @@ class Synthesis:
     """What `VITS.infer` returns. Everything is zero beyond the end of each utterance."""
 
     audio: Float[Tensor, "B 1 S"]
-    audio_lengths: Int[Tensor, "B"]  # samples
+    audio_lengths: Int[Tensor, " B"]  # samples
     durations: Int[Tensor, "B L"]  # frames per token
     z: Float[Tensor, "B D T"]
 
@@ -101,8 +101,8 @@ class VITS(nn.Module):
     def infer(
         self,
         tokens: Int[Tensor, "B L"],
-        token_lengths: Int[Tensor, "B"],
-        keys: Int[Tensor, "B"],
+        token_lengths: Int[Tensor, " B"],
+        keys: Int[Tensor, " B"],
         noise_scale: float = 0.667,
         duration_noise_scale: float = 0.8,
         speed: float = 1.0,
@@ -171,7 +171,7 @@ class VITS(nn.Module):
 
     def _segments(
         self, batch: Batch, z: Float[Tensor, "B D T"]
-    ) -> tuple[Float[Tensor, "B 1 S"], Float[Tensor, "B D N"], Int[Tensor, "B"]]:
+    ) -> tuple[Float[Tensor, "B 1 S"], Float[Tensor, "B D N"], Int[Tensor, " B"]]:
         """What is decoded: audio and z of a random segment of each utterance, or of all of it; and its valid frames."""
         n = self.settings.segment_frames
         if n is None:
@@ -194,7 +194,7 @@ class VITS(nn.Module):
                 )
 
 
-def segment_starts(keys: Int[Tensor, "B"], frame_lengths: Int[Tensor, "B"], n: int) -> Int[Tensor, "B"]:
+def segment_starts(keys: Int[Tensor, " B"], frame_lengths: Int[Tensor, " B"], n: int) -> Int[Tensor, " B"]:
     """The first frame of a segment of n frames, uniform over all that fit."""
     u = randomness.uniform(keys, "segment", 1)[:, 0]
     return torch.floor(u * (frame_lengths - n + 1)).long()

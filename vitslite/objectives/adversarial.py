@@ -12,17 +12,17 @@ from vitslite.discriminators import Judgement
 from vitslite.tensors import Batch, Outputs, slice_segments
 
 
-def discriminator_loss(real: list[Judgement], fake: list[Judgement]) -> Float[Tensor, "B"]:
+def discriminator_loss(real: list[Judgement], fake: list[Judgement]) -> Float[Tensor, " B"]:
     """sum_k mean (1 - D_k(y))^2 + mean D_k(y_hat)^2."""
     return sum(_mean((1 - r.score.float()) ** 2) + _mean(f.score.float() ** 2) for r, f in zip(real, fake, strict=True))
 
 
-def generator_loss(fake: list[Judgement]) -> Float[Tensor, "B"]:
+def generator_loss(fake: list[Judgement]) -> Float[Tensor, " B"]:
     """sum_k mean (1 - D_k(y_hat))^2."""
     return sum(_mean((1 - f.score.float()) ** 2) for f in fake)
 
 
-def feature_matching(real: list[Judgement], fake: list[Judgement]) -> Float[Tensor, "B"]:
+def feature_matching(real: list[Judgement], fake: list[Judgement]) -> Float[Tensor, " B"]:
     """2 sum_k sum_l mean |h_kl(y) - h_kl(y_hat)| over the layers l; no gradient to the real side."""
     return 2 * sum(
         _mean((h_real.detach().float() - h_fake.float()).abs())
@@ -46,5 +46,5 @@ def excerpts(
     return slice_segments(outputs.audio, starts, n_samples), slice_segments(outputs.audio_hat, starts, n_samples)
 
 
-def _mean(x: Tensor) -> Float[Tensor, "B"]:
+def _mean(x: Tensor) -> Float[Tensor, " B"]:
     return x.flatten(1).mean(1)

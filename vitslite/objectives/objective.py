@@ -67,11 +67,11 @@ class Counts(NamedTuple):
     utterances: Float[Tensor, ""]
     mels: list[Float[Tensor, ""]]
 
-    def flat(self) -> Float[Tensor, "N"]:
+    def flat(self) -> Float[Tensor, " N"]:
         return torch.stack([self.frames, self.tokens, self.utterances, *self.mels])
 
     @classmethod
-    def from_flat(cls, values: Float[Tensor, "N"]) -> "Counts":
+    def from_flat(cls, values: Float[Tensor, " N"]) -> "Counts":
         frames, tokens, utterances, *mels = values.unbind()
         return cls(frames, tokens, utterances, mels)
 

@@ -29,7 +29,7 @@ class MelReconstruction(nn.Module):
             for n_fft, hop, window, n_mels in resolutions
         )
 
-    def counts(self, audio_frames: Int[Tensor, "B"]) -> list[Float[Tensor, ""]]:
+    def counts(self, audio_frames: Int[Tensor, " B"]) -> list[Float[Tensor, ""]]:
         """Valid spectrogram elements of this batch, for each resolution: what `forward` divides by."""
         samples = audio_frames * self.hop_length
         return [
@@ -40,7 +40,7 @@ class MelReconstruction(nn.Module):
         self,
         audio_hat: Float[Tensor, "B 1 S"],
         audio: Float[Tensor, "B 1 S"],
-        audio_frames: Int[Tensor, "B"],
+        audio_frames: Int[Tensor, " B"],
         counts: list[Float[Tensor, ""]],
     ) -> Float[Tensor, ""]:
         samples = audio_frames * self.hop_length
