@@ -138,6 +138,8 @@ def describe(
 def make_output(arguments: argparse.Namespace, voice: Synthesizer | None, name: str) -> Path:
     """The folder for what the evaluation leaves, existing; in our own places without what an earlier one left."""
     if arguments.output is not None:
+        if arguments.output.exists() and not arguments.output.is_dir():
+            raise ValueError(f"-o {arguments.output}: is a file; name a folder")
         arguments.output.mkdir(parents=True, exist_ok=True)
         return arguments.output
     checkpoint = "" if voice is None or voice.path.stem == "best" else f"-{voice.path.stem}"

@@ -111,6 +111,22 @@ def test_rates_are_what_the_definitions_say(corpus_root):
     assert not set(DISTANCES) & set(values)  # nothing to compare with
 
 
+def test_the_excess_over_the_recording_is_paired():
+    """Two errors of three words, one of them heard in the recording, too: the excess is a third."""
+
+    class Recogniser:
+        name = "scripted"
+
+        def transcribe(self, wav, sample_rate):
+            return {0.5: "two words there", 0.25: "to words there"}[float(wav[0])]
+
+    wavs = {"recording": np.full(8000, 0.5, np.float32), "given": np.full(8000, 0.25, np.float32)}
+    rows, _ = Scorer(folder.comparison_audio(16000), Recogniser()).score("Two words here.", wavs)
+    assert rows["given"]["word_error_rate"] == (2, 3)
+    assert rows["given"]["excess_word_error_rate"] == (1, 3)
+    assert rows["recording"]["excess_word_error_rate"] == (0, 3)
+
+
 def test_silence_has_no_level_and_no_pitch_but_is_counted(tmp_path, corpus_root, recogniser):
     found = compared(tmp_path, corpus_root, recogniser, lambda clip, other: np.zeros(len(clip)))
     assert found["given"]["word_error_rate"].value == 1 and found["given"]["silent"].value == 1
@@ -290,6 +306,7 @@ def test_the_command_compares_folders_and_speaks_texts(monkeypatch, voice_path, 
         (["TMP/no", "--reference", "CORPUS"], "no such folder"),
         (["RUN", "--noise-scale", "-1"], "noise_scale=-1"),
         (["RUN", "--device", "cuda"], "no GPU"),
+        (["RUN", "-o", "TMP/silent.txt"], "silent.txt: is a file; name a folder"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
 )

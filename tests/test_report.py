@@ -114,6 +114,7 @@ def test_texts_are_shown_as_they_are(run_dir):
         ("the sat", "the cat sat", "the  <del>cat</del> sat"),
         ("the", "the cat sat.", "the <del>cat sat</del> "),
         ("dont don't don’t", "don't don't", "<mark>dont</mark> don&#x27;t don’t"),
+        ("cafe\u0301s now", "cafe\u0301s then", "cafe\u0301s <mark>now</mark>"),  # one word, not "cafe" and "s"
         ("'well known' - i'd say", "Well-known: I’d say", "&#x27;well known&#x27; - i&#x27;d say"),
         ("Straße & <über>", "straße, über", "Straße &amp; &lt;über&gt;"),
         ("y" + " x" * 250, "x " * 250, "<mark>y</mark>" + " x" * 250),  # a frequent word is compared like any other

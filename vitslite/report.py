@@ -14,7 +14,8 @@ from urllib.parse import quote
 
 from vitslite.files import write_text
 
-_WORD = re.compile(r"\w+(?:['’]\w+)*")  # "don't" is one word; quotation marks around a word are not part of it
+# "don't" is one word; quotation marks around a word are not part of it; accents may stand as marks of their own.
+_WORD = re.compile(r"\w[\w\u0300-\u036f]*(?:['’]\w[\w\u0300-\u036f]*)*")
 
 
 class Sample(NamedTuple):

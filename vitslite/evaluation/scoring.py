@@ -27,6 +27,7 @@ class Measure(NamedTuple):
 
 MEASURES = {
     "word_error_rate": Measure("word error rate", "fraction"),
+    "excess_word_error_rate": Measure("the same minus the recording's", "fraction"),
     "character_error_rate": Measure("character error rate", "fraction"),
     "mel_cepstral_distortion": Measure("mel-cepstral distortion", "dB"),
     "log_f0_error": Measure("log-F0 error, rms per utterance", "semitones"),
@@ -97,7 +98,7 @@ class Scorer:
             if words:
                 rows[kind]["words_per_minute"] = (len(words), len(voiced.wav) / self.audio.sample_rate / 60)
             if words and heard:
-                rows[kind] |= self._errors(text, heard[kind])
+                rows[kind] |= self._errors(text, heard[kind], heard.get("recording"))
             if "recording" in analysed:
                 rows[kind] |= self._distances(voiced, analysed["recording"])
             # Silence has no level in dB, and what is never voiced no pitch: such an utterance does not count there.
@@ -110,12 +111,16 @@ class Scorer:
         log_mel = self.log_mel(wav)
         return Voiced(wav, log_mel, acoustics.mel_cepstrum(log_mel), acoustics.pitch(wav, self.audio)[0])
 
-    def _errors(self, text: str, heard: str) -> dict[str, Ratio]:
+    def _errors(self, text: str, heard: str, heard_in_recording: str | None) -> dict[str, Ratio]:
         c = recognition.count_errors(text, heard)
-        return {
+        rates = {
             "word_error_rate": (c.word_errors, c.words),
             "character_error_rate": (c.character_errors, c.characters),
         }
+        if heard_in_recording is not None:  # paired: the interval of a difference, not the difference of intervals
+            excess = c.word_errors - recognition.count_errors(text, heard_in_recording).word_errors
+            rates["excess_word_error_rate"] = (excess, c.words)
+        return rates
 
     def _sound(self, x: Voiced) -> dict[str, Ratio]:
         level = acoustics.level(x.wav, self.audio.hop_length)
