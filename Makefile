@@ -1,5 +1,6 @@
 # make train [ARGS="overrides"]   train the demo, or whatever ARGS say
 # make evaluate [RUN=runs/demo]   word error rates, distances, alignment errors on sentences never trained on
+# make atlas [ARGS="NAME ..."]    every experiment of the laboratory, its measurements into docs/atlas.md (hours)
 # make test  [ARGS="..."]         the whole test suite
 # make setup                      the environment alone: .venv, exact versions from constraints.txt
 
@@ -8,7 +9,7 @@ PY := .venv/bin/python
 
 RUN ?= runs/demo
 
-.PHONY: setup train evaluate test lint clean
+.PHONY: setup train evaluate atlas test lint clean
 
 setup: .venv/.stamp
 
@@ -17,6 +18,9 @@ train: .venv/.stamp
 
 evaluate: .venv/.stamp
 	$(PY) scripts/evaluate.py $(RUN) $(ARGS)
+
+atlas: .venv/.stamp
+	$(PY) scripts/make_atlas.py $(ARGS)
 
 test: .venv/.stamp
 	$(PY) -m pytest $(ARGS)

@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from vitslite import randomness
 from vitslite.model import alignment
 from vitslite.model.alignment import AlignmentSettings
-from vitslite.tensors import Gaussian
+from vitslite.tensors import Gaussian, sequence_mask
+
+KEYS = torch.tensor([randomness.key(0, 0, name) for name in "abc"])
+NOISY = AlignmentSettings(noise=0.01, noise_steps=100)
 
 
 def all_durations(n_tokens, n_frames):
@@ -42,6 +46,12 @@ def reference(score):
     return durations
 
 
+def search(score, token_lengths, frame_lengths, settings, step):
+    """`alignment.search` of a score summed over 4 channels, with a key for each utterance."""
+    ids = [str(b) for b in range(len(score))]
+    return alignment.search(score, token_lengths, frame_lengths, ids, settings, step, KEYS[: len(score)], 4)
+
+
 def align(score):
     """Durations of one utterance, score [L, T] in numpy."""
     n_tokens, n_frames = score.shape
@@ -64,9 +74,6 @@ def test_published_numbers():
     np.testing.assert_allclose(score, expected, atol=2e-5)
     assert path_score(score, [2, 1]) == pytest.approx(-9.365484, abs=1e-5)
     assert path_score(score, align(score)) == pytest.approx(-6.523028, abs=1e-5)
-
-    lengths = torch.tensor([2]), torch.tensor([3])
-    assert alignment.search(z_p, p_text, *lengths, ["x"], AlignmentSettings(), 0).tolist() == [[1, 2]]
 
 
 def test_ties_stay_so_the_last_token_takes_the_slack():
@@ -236,20 +243,135 @@ def test_search_finds_what_was_planted_and_has_no_gradient():
     token_lengths, frame_lengths = torch.tensor([5, 3]), torch.tensor([12, 9])
     z_p = alignment.expand(mean, truth, 12) + 0.1 * torch.randn(2, 16, 12, generator=generator)
     p_text = Gaussian(mean, torch.full_like(mean, -1.0))
-    found = alignment.search(z_p, p_text, token_lengths, frame_lengths, ["a", "b"], AlignmentSettings(), 0)
+    score = alignment.log_likelihood(z_p, p_text)
+    found = search(score, token_lengths, frame_lengths, AlignmentSettings(), 0)
     assert found.tolist() == truth.tolist() and not found.requires_grad
+
+
+# ---------------------------------------------------------------------------------------- aids for early training
 
 
 def test_diagonal_penalty_fades():
     """With a flat score only the penalty speaks: even durations at first, all slack to the last token afterwards."""
-    z_p, p_text = torch.zeros(1, 4, 12), Gaussian(torch.zeros(1, 4, 3), torch.zeros(1, 4, 3))
-    lengths = torch.tensor([3]), torch.tensor([12])
+    score, lengths = torch.zeros(1, 3, 12), (torch.tensor([3]), torch.tensor([12]))
     on = AlignmentSettings(diagonal_steps=100)
-    durations = [alignment.search(z_p, p_text, *lengths, ["x"], on, step)[0].tolist() for step in (0, 99, 100)]
-    assert durations == [[4, 4, 4], [4, 4, 4], [1, 1, 10]]
-    assert alignment.search(z_p, p_text, *lengths, ["x"], AlignmentSettings(), 0)[0].tolist() == [1, 1, 10]
+    durations = [search(score, *lengths, on, step)[0].tolist() for step in (0, 99, 100, None)]
+    assert durations == [[4, 4, 4], [4, 4, 4], [1, 1, 10], [1, 1, 10]]
+    assert search(score, *lengths, AlignmentSettings(), 0)[0].tolist() == [1, 1, 10] and not score.any()
     distance = alignment.diagonal_distance(torch.tensor([2]), torch.tensor([4]), 2, 4)
     torch.testing.assert_close(distance[0, 1], torch.tensor([0.625, 0.375, 0.125, -0.125]) ** 2)
+
+
+def test_diagonal_penalty_is_per_channel():
+    score, lengths = torch.ones(1, 2, 4), (torch.tensor([2]), torch.tensor([4]))
+    settings = AlignmentSettings(diagonal_steps=10, diagonal_weight=8.0)
+    penalised = alignment.penalised(score, *lengths, settings, 5, 16)
+    torch.testing.assert_close(penalised, 1 - 0.5 * 16 * 8 * alignment.diagonal_distance(*lengths, 2, 4))
+
+
+def noise(score, token_lengths, frame_lengths, settings=NOISY, step=0, keys=KEYS):
+    """What `perturbed` adds to the score, in its valid cells."""
+    found = alignment.perturbed(score, token_lengths, frame_lengths, keys, settings, step) - score
+    valid = sequence_mask(token_lengths, score.shape[1]).transpose(1, 2)
+    return found * (valid & sequence_mask(frame_lengths, score.shape[2]))
+
+
+def a_ragged_score():
+    """Three utterances of very different spread, float64 so that what was added can be seen."""
+    score = torch.randn(3, 20, 60, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return (
+        score * torch.tensor([1.0, 50, 400])[:, None, None] - 1000,
+        torch.tensor([20, 9, 17]),
+        torch.tensor([60, 33, 52]),
+    )
+
+
+def test_no_noise_leaves_the_score_bitwise():
+    score, *lengths = a_ragged_score()
+    for settings, step in ((AlignmentSettings(), 0), (NOISY, 100), (NOISY, 5000)):
+        assert torch.equal(alignment.perturbed(score, *lengths, KEYS, settings, step), score)
+    assert not torch.equal(alignment.perturbed(score, *lengths, KEYS, NOISY, 99), score)
+    never = AlignmentSettings(noise=0.01, noise_steps=0)
+    assert torch.equal(alignment.perturbed(score, *lengths, KEYS, never, 0), score)
+
+
+def test_noise_has_the_size_that_was_asked_for():
+    """noise * std of the valid cells at first, and on a straight line to zero."""
+    score, *lengths = a_ragged_score()
+    first = noise(score, *lengths)
+    for b, (n, t) in enumerate(zip(*(x.tolist() for x in lengths), strict=True)):
+        std = score[b, :n, :t].std(correction=0).item()
+        drawn = randomness.normal(KEYS[b : b + 1], "alignment", n, t)[0].double()
+        torch.testing.assert_close(first[b, :n, :t], 0.01 * std * drawn, atol=1e-9, rtol=1e-9)
+        assert first[b, :n, :t].std().item() == pytest.approx(0.01 * std, rel=0.1)
+    torch.testing.assert_close(noise(score, *lengths, step=75), 0.25 * first, atol=1e-9, rtol=1e-9)
+
+
+def test_noise_depends_on_the_utterance_alone():
+    """Not on its company, nor on what stands in padding: VITS2's spread over the padded batch would."""
+    score, *lengths = a_ragged_score()
+    together = noise(score, *lengths)
+    for b, (n, t) in enumerate(zip(*(x.tolist() for x in lengths), strict=True)):
+        alone = noise(score[b : b + 1, :n, :t], *(x[b : b + 1] for x in lengths), keys=KEYS[b : b + 1])
+        torch.testing.assert_close(alone[0], together[b, :n, :t], atol=1e-10, rtol=1e-10)
+    padded = torch.nn.functional.pad(score, (0, 9, 0, 5), value=float("nan"))
+    assert torch.equal(noise(padded, *lengths).nan_to_num()[:, :20, :60], together)
+    other_keys = noise(score, *lengths, keys=KEYS.roll(1))
+    assert (other_keys - together).abs().amax((1, 2)).gt(0.01).all()
+    assert score.std() < 0.7 * score[2].std()  # planted fault: the spread of the batch is another one
+
+
+def test_noise_is_none_in_a_single_cell():
+    one = torch.tensor([1])
+    score = torch.full((1, 1, 1), -3.0)
+    assert torch.equal(alignment.perturbed(score, one, one, KEYS[:1], NOISY, 0), score)
+
+
+def test_noise_reaches_the_search_in_training_alone():
+    """A flat path has ties everywhere: the least noise decides them, its own way for each key."""
+    score = torch.zeros(3, 5, 40)
+    score[:, 0, 0] = 1e-3  # on every path; gives the score a spread
+    lengths = torch.tensor([5, 5, 5]), torch.tensor([40, 40, 40])
+    noisy = search(score, *lengths, NOISY, 0)
+    assert len({tuple(row) for row in noisy.tolist()}) == 3 and noisy.sum(1).tolist() == [40] * 3
+    for step in (100, None):
+        assert search(score, *lengths, NOISY, step).tolist() == [[1, 1, 1, 1, 36]] * 3
+
+
+# ---------------------------------------------------------------------------------------- even durations, settings
+
+
+def test_uniform_durations():
+    for n_frames in range(1, 25):
+        for n_tokens in range(1, n_frames + 1):
+            lengths = torch.tensor([n_tokens, 1]), torch.tensor([n_frames, n_frames])
+            durations = alignment.uniform(*lengths, n_tokens + 2)
+            assert durations.dtype == torch.int64 and durations[1].tolist() == [n_frames] + [0] * (n_tokens + 1)
+            valid = durations[0, :n_tokens]
+            starts = [n_frames * i // n_tokens for i in range(n_tokens + 1)]
+            assert valid.tolist() == np.diff(starts).tolist() and not durations[0, n_tokens:].any()
+            assert valid.sum() == n_frames and valid.min() >= 1 and valid.max() - valid.min() <= 1
+    assert alignment.uniform(torch.tensor([3]), torch.tensor([8]), 3).tolist() == [[2, 3, 3]]
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (
+            {"kind": "viterbi"},
+            "model.alignment.kind=viterbi is unknown: choose one of mas, forward_sum, uniform, given",
+        ),
+        ({"score": "audio"}, "model.alignment.score=audio is unknown: choose one of latent, mel"),
+        ({"noise": -0.01}, "model.alignment.noise=-0.01: must be 0 or more"),
+        ({"noise": float("nan")}, "model.alignment.noise=nan: must be 0 or more"),
+        ({"noise_steps": -1}, "model.alignment.noise_steps=-1: must be 0 or more"),
+        ({"diagonal_steps": -1}, "model.alignment.diagonal_steps=-1: must be 0 or more"),
+    ],
+)
+def test_impossible_settings(settings, message):
+    AlignmentSettings().check()
+    with pytest.raises(ValueError, match=message):
+        AlignmentSettings(**settings).check()
 
 
 # ---------------------------------------------------------------------------------------- using durations

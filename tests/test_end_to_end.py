@@ -51,8 +51,8 @@ def test_a_run_leaves_everything_in_its_directory(trained):
     samples = sorted((trained / "samples" / "step_000004").iterdir())
     assert sum(p.suffix == ".wav" for p in samples) == 9 and sum(p.suffix == ".png" for p in samples) == 6
     rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
-    assert {"loss/kl", "loss/mel", "loss/duration", "loss/total", "grad_norm", "learning_rate"} <= set(rows[1])
-    assert {"val/loss/kl", "val/alignment/mean_ms"} <= set().union(*rows)
+    assert {"loss/kl", "loss/mel", "loss/duration", "loss/total", "grad/norm", "learning_rate"} <= set(rows[1])
+    assert {"val/loss/kl", "val/mas/error_ms"} <= set().union(*rows)
 
 
 def test_speaking(trained, cache, tmp_path):

@@ -206,9 +206,9 @@ def test_alignment_and_kl_are_those_of_training_validation(voice_path):
     wanted = validator.losses(voice.model)
     evaluation, _ = evaluated(voice_path, None, n=None, seed=voice.config.seed)
     model = evaluation.estimates["model"]
-    assert model["alignment_error"].value == pytest.approx(wanted["val/alignment/mean_ms"], rel=1e-6)
-    assert model["alignment_median"].value == pytest.approx(wanted["val/alignment/median_ms"], rel=1e-6)
-    assert model["alignment_within_50ms"].value == pytest.approx(wanted["val/alignment/within_50ms"])
+    assert model["alignment_error"].value == pytest.approx(wanted["val/mas/error_ms"], rel=1e-6)
+    assert model["alignment_median"].value == pytest.approx(wanted["val/mas/error_median_ms"], rel=1e-6)
+    assert model["alignment_within_50ms"].value == pytest.approx(wanted["val/mas/within_50ms"])
     assert model["kl"].value == pytest.approx(wanted["val/loss/kl"], rel=1e-4)
 
 

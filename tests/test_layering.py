@@ -30,8 +30,10 @@ LAYERS = [  # lowest first; a module may import from its own entry and from thos
     ["adversary"],
     ["validation"],
     ["trainer"],
+    ["settings"],
+    ["combinations"],
     ["build"],
-    ["synthesis", "command_line"],
+    ["synthesis", "command_line", "atlas"],
     ["evaluation"],
 ]
 ALLOWED_BESIDE = {"model": {"tensors", "randomness"}}  # a model can be read and used without data, hydra or wandb

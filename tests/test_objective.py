@@ -10,6 +10,7 @@ from vitslite.audio import AudioSettings
 from vitslite.discriminators import Judgement
 from vitslite.objectives import adversarial
 from vitslite.objectives.objective import Counts, LossWeights, Objective, ObjectiveSettings
+from vitslite.objectives.regularisers import RegulariserSettings
 from vitslite.tensors import Batch, Gaussian, Latents, Outputs, sequence_mask
 
 AUDIO = AudioSettings(sample_rate=16000, n_fft=64, hop_length=16, win_length=64, n_mels=8)
@@ -45,6 +46,8 @@ def make(lengths, token_lengths, n_latent=2, pad=0, seed=0, dtype=torch.float32)
         audio_hat=wavs[0],
         audio=wavs[1],
         audio_frames=frames,
+        mel=rows(10, 8, n_frames, mask),
+        mel_prior=rows(11, 8, n_frames, mask),
     )
     batch = Batch(
         0,
@@ -133,7 +136,7 @@ def test_shares_of_a_split_batch_add_up(kl):
         index = torch.tensor([b])
         latents = outputs.latents
         part = Outputs(
-            Latents(*(Gaussian(*(t[index] for t in g)) for g in latents[:2]), *(t[index] for t in latents[2:])),
+            Latents(*(Gaussian(*(t[index] for t in g)) for g in latents[:2]), *(t[index] for t in latents[2:6])),
             outputs.p_text,
             *(getattr(outputs, k)[index] for k in list(outputs.__dataclass_fields__)[2:]),
         )
@@ -155,6 +158,68 @@ def test_shares_of_a_split_batch_add_up(kl):
         assert abs(float(own_means - value)) > 1e-4, f"{name}: the planted fault went unseen"
 
 
+@pytest.mark.parametrize("reduction", ["per_element", "per_utterance"])
+def test_other_reductions(reduction):
+    """Per element: divided by D, too. Per utterance: the mean of utterances' means; its shares add up as well."""
+    batch, outputs = make([5, 20], [3, 3], n_latent=4)
+    per_frame = objective()
+    o = objective(reduction=reduction)
+    value = float(o(outputs, o.counts(batch)).terms["kl"].detach())
+    elements = (o.estimator(outputs.latents) * outputs.latents.mask).sum((1, 2)).detach()
+    by_hand = {
+        "per_element": float(per_frame(outputs, o.counts(batch)).terms["kl"].detach()) / 4,
+        "per_utterance": float((elements / torch.tensor([5, 20])).mean()),
+    }
+    assert value == pytest.approx(by_hand[reduction], rel=1e-6)
+
+
+def test_t40_the_likelihood_of_glow_tts_per_element():
+    """(-log N(z) - log_det) / (D T), with its constant: z = mean, log_det = 0 gives 1/2 log 2 pi."""
+    batch, outputs = make([4], [3], n_latent=4)
+    zero = torch.zeros(1, 4, 4)
+    latents = outputs.latents._replace(p=Gaussian(zero + 0.3, zero), z_p=zero + 0.3, log_det=zero)
+    outputs = Outputs(**{**outputs.__dict__, "latents": latents})
+    o = objective(kl="likelihood", reduction="per_element")
+    assert float(o(outputs, o.counts(batch)).terms["kl"]) == pytest.approx(0.918938533, abs=1e-6)
+
+
+def test_a_dropped_log_determinant_is_missing():
+    batch, outputs = make([9, 14], [4, 6])
+    o, dropped = objective(), objective(log_det="drop")
+    counts = o.counts(batch)
+    difference = dropped(outputs, counts).terms["kl"] - o(outputs, counts).terms["kl"]
+    torch.testing.assert_close(difference, (outputs.latents.log_det * outputs.latents.mask).sum() / 23)
+
+
+def test_a_detached_posterior_gets_no_gradient_from_the_kl():
+    batch, outputs = make([9, 14], [4, 6])
+    o = objective(detach_posterior=True)
+    o(outputs, o.counts(batch)).terms["kl"].backward()
+    q, p = outputs.latents.q, outputs.latents.p
+    assert q.mean.grad is None and q.log_std.grad is None
+    assert p.mean.grad.abs().sum() > 0 and p.log_std.grad.abs().sum() > 0
+
+
+def test_the_prior_loss_on_the_mel_has_its_floor():
+    batch, outputs = make([9, 14], [4, 6])
+    o = objective()
+    at_the_mean = Outputs(**{**outputs.__dict__, "mel_prior": outputs.mel})
+    assert float(o(at_the_mean, o.counts(batch)).terms["prior_mel"]) == pytest.approx(0.918938533, abs=1e-6)
+    squares = ((outputs.mel - outputs.mel_prior) ** 2 * outputs.latents.mask).sum() / (23 * 8)
+    value = o(outputs, o.counts(batch)).terms["prior_mel"]
+    assert float(value.detach()) == pytest.approx(0.918938533 + 0.5 * float(squares.detach()), rel=1e-6)
+
+
+def test_the_weight_of_the_kl_follows_its_schedule():
+    o = objective(regulariser=RegulariserSettings(schedule="warmup", steps=10), weights=LossWeights(kl=0.5, mel=2.0))
+    assert o.weights_at(5)["kl"] == 0.25 and o.weights_at(5)["mel"] == 2.0
+    assert o.weights_at(None)["kl"] == 0.5
+    batch, outputs = make([9], [4])
+    counts = o.counts(batch)
+    halfway, full = o(outputs, counts, step=5), o(outputs, counts)
+    torch.testing.assert_close(full.total - halfway.total, 0.25 * full.terms["kl"])
+
+
 def test_weights_and_terms():
     weights = LossWeights(kl=0.5, mel=2.0, duration=3.0, adversarial=5.0, feature_matching=7.0)
     o = objective(weights=weights)
@@ -162,7 +227,7 @@ def test_weights_and_terms():
     real = [Judgement(torch.rand(2, 5), [torch.rand(2, 3, 5)])]
     fake = [Judgement(torch.rand(2, 5), [torch.rand(2, 3, 5)])]
     terms, total = o(outputs, o.counts(batch), real, fake)
-    assert set(terms) == {"kl", "mel", "duration", "adversarial", "feature_matching"}
+    assert set(terms) == {"kl", "mel", "duration", "adversarial", "feature_matching", "prior_mel"}
     expected = sum(getattr(weights, name) * value for name, value in terms.items())
     torch.testing.assert_close(total, expected)
     assert float(terms["adversarial"]) == pytest.approx(float(((1 - fake[0].score) ** 2).mean()), rel=1e-6)

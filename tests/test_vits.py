@@ -100,7 +100,7 @@ def test_published_size(duration, total):
 def test_outputs_fit_together(posterior, segment_frames):
     batch, model = make_batch(), make(small("affine", posterior=posterior, segment_frames=segment_frames))
     out = model(batch)
-    q, p, z, z_p, log_det, mask = out.latents
+    q, p, z, z_p, log_det, mask = out.latents[:6]
     assert torch.equal(mask, sequence_mask(batch.frame_lengths, 40))
     noise = randomness.normal(batch.keys, "posterior", 6, 40)
     torch.testing.assert_close(z, (q.mean + q.log_std.exp() * noise) * mask)

@@ -6,52 +6,35 @@ with `+`, missing values, combinations that cannot work. The other functions mak
 
 import difflib
 import hashlib
+import itertools
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from vitslite import checkpoint, distributed, randomness
-from vitslite.audio import AudioSettings, Features
+from vitslite import checkpoint, combinations, distributed, randomness
+from vitslite.audio import Features
 from vitslite.checkpoint import Checkpoints
 from vitslite.datasets.data import Data
-from vitslite.datasets.ljspeech import Corpus, DataSettings, load_corpus
+from vitslite.datasets.ljspeech import Corpus, load_corpus
 from vitslite.datasets.loader import Loader, fixed_batches
-from vitslite.discriminators import Discriminator, DiscriminatorSettings, build_discriminator
-from vitslite.model.vits import VITS, ModelSettings
-from vitslite.objectives.objective import Objective, ObjectiveSettings
+from vitslite.discriminators import Discriminator, build_discriminator
+from vitslite.model.vits import VITS
+from vitslite.objectives.objective import Objective
 from vitslite.recognition import NotInstalledError, Recogniser, build_recogniser
-from vitslite.text.frontend import Frontend, TextSettings
-from vitslite.tracking import Tracker, TrackingSettings
-from vitslite.trainer import TrainerSettings
-from vitslite.validation import ValidationSettings
+from vitslite.settings import Config
+from vitslite.text.frontend import Frontend
+from vitslite.tracking import Tracker
 
 VALIDATION_BATCH = 16  # utterances; a constant, so that data.batch_size does not change the validation losses
 N_SAMPLES = 3  # validation sentences that one sees and hears
-
-
-@dataclass
-class Config:
-    """The schema of the whole configuration; each group's settings stand beside the class they configure."""
-
-    seed: int = 0
-    name: str | None = None  # of the run; default: made from the overrides
-    run_dir: str | None = None  # default: runs/<name>
-    threads: int | None = None  # CPU threads; default: all cores. Part of what makes a resume bit-exact
-    text: TextSettings = field(default_factory=TextSettings)
-    data: DataSettings = field(default_factory=DataSettings)
-    audio: AudioSettings = field(default_factory=AudioSettings)
-    model: ModelSettings = field(default_factory=ModelSettings)
-    objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
-    discriminator: DiscriminatorSettings = field(default_factory=DiscriminatorSettings)
-    trainer: TrainerSettings = field(default_factory=TrainerSettings)
-    validation: ValidationSettings = field(default_factory=ValidationSettings)
-    tracking: TrackingSettings = field(default_factory=TrackingSettings)
 
 
 def register_schema() -> None:
@@ -81,14 +64,17 @@ def parse(cfg: DictConfig | dict[str, Any], overrides: list[str]) -> Config:
 
 def check(config: Config) -> None:
     """Combinations of settings that cannot work, each with what to type instead."""
-    for part in (config.trainer, config.validation, config.tracking, config.objective, config.audio):
+    for part in (
+        config.trainer,
+        config.validation,
+        config.tracking,
+        config.objective,
+        config.audio,
+        config.model.alignment,
+    ):
         part.check()
+    combinations.check(config)
     model = config.model
-    if config.objective.kl == "closed_form" and model.flow.kind != "none":
-        raise ValueError(
-            f"objective.kl=closed_form is true only without a flow: add model/flow=none (it is {model.flow.kind}), "
-            "or use half_analytic or monte_carlo"
-        )
     if ".." in config.name or config.name.startswith("/"):
         raise ValueError(f"name={config.name}: a name, not a path; run_dir=... says where a run lies")
     if Path(config.run_dir).exists() and not Path(config.run_dir).is_dir():
@@ -138,6 +124,35 @@ def run_name(overrides: list[str]) -> str:
 def group_name(overrides: list[str]) -> str:
     """The name without the seed: runs that differ in the seed alone are one group in W&B."""
     return run_name([o for o in overrides if not o.startswith("seed=")])
+
+
+def single_runs(overrides: list[str], sweep: bool) -> list[list[str]]:
+    """The overrides of each run of a command, in the order in which Hydra's own sweeper makes them.
+
+    With `sweep` (-m) every combination of the values that stand between commas, each written as the sweeper writes it
+    (3e-3 becomes 0.003), so that the names of the runs are those that the command gives them; commas in brackets or
+    quotes are part of a value. Without, the one run as it was typed. ValueError for what Hydra cannot read.
+    """
+    choices: dict[str, list[str]] = {}
+    try:
+        for override in OverridesParser.create().parse_overrides(overrides):
+            is_list = override.is_sweep_override()
+            if is_list and not sweep:
+                raise ValueError(f"{override.input_line}: several values need python train.py -m")
+            key = override.get_key_element()
+            values = override.sweep_string_iterator() if is_list else [override.get_value_element_as_str()]
+            choices[key] = [f"{key}={value}" for value in values]
+    except HydraException as error:
+        raise ValueError(f"{' '.join(overrides)}: {str(error).splitlines()[0]}") from error
+    return [list(run) for run in itertools.product(*choices.values())] if sweep else [overrides]
+
+
+def stored_config(run_dir: Path) -> dict[str, Any] | None:
+    """The settings that a run left in its directory, as plain dictionaries; None where there are none."""
+    path = run_dir / "config.yaml"
+    if not path.is_file():
+        return None
+    return OmegaConf.to_container(OmegaConf.load(path))
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -244,6 +259,8 @@ def run_directory(config: Config, corpus: Corpus) -> Path:
 def tracker(config: Config, run_dir: Path, overrides: list[str]) -> Tracker:
     """The run directory's own log and W&B. The overrides become tags."""
     tags = [o for o in overrides if not o.startswith(("name=", "run_dir=", "tracking", "hydra")) and len(o) <= 64]
+    if combinations.wrong_on_purpose(config):
+        tags.append("wrong-on-purpose")
     return Tracker(
         config.tracking, run_dir, config.name, group_name(overrides), tags, to_dict(config), distributed.is_main()
     )

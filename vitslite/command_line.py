@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
-from vitslite import build, distributed
+from vitslite import build, combinations, distributed
 from vitslite.datasets.ljspeech import Corpus
 from vitslite.trainer import Trainer
 
@@ -115,11 +115,10 @@ def announce(
     parts = "  ".join(f"{name} {millions(part)}" for name, part in model.named_children())
     judge = f", discriminator {millions(discriminator)}" if discriminator else ""
     print(f"model {millions(model)} ({parts}){judge}; {corpus.frontend.n_symbols} symbols")
-    if config.objective.weights.kl < 1:
-        print(
-            f"note: objective.weights.kl={config.objective.weights.kl} is below 1: more goes through z than an ELBO "
-            "would let through, and the decoder learns sooner; objective=vits has weight 1"
-        )
+    for remark in combinations.wrong_on_purpose(config):
+        print(f"wrong on purpose: {remark}")
+    for remark in combinations.departures(config):
+        print(f"note: {remark}")
     sys.stdout.flush()
 
 
@@ -155,4 +154,4 @@ def conclude(config: build.Config, trainer: Trainer) -> None:
 
 
 def _is_headline(key: str) -> bool:
-    return key.startswith(("val/loss/", "val/alignment/", "val/wer/"))
+    return key.startswith(("val/loss/", "val/mas/error", "val/mas/within", "val/wer/"))

@@ -10,9 +10,12 @@ matplotlib.use("Agg")  # before pyplot: no display is needed or looked for
 import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Float, Int
+from matplotlib.colors import LogNorm
+from PIL import Image
 from torch import Tensor
 
 TITLE_WIDTH = 90  # characters; longer sentences are cut
+DASH_PERIOD = 12.0  # line widths, of atlas_curves
 
 
 def alignment(
@@ -94,8 +97,86 @@ def curves(path: Path, rows: list[dict[str, int | float]], keys: list[str], titl
     return _save(figure, path)
 
 
-def _save(figure: plt.Figure, path: Path) -> Path:
+def gradient_matrix(path: Path, values: dict[str, float]) -> Path:
+    """The gradient norm that each loss term (rows) sends to each module (columns), of keys "grad/<term>/<module>".
+
+    Other keys are left out, so a whole logged row may be given. What is exactly zero is blank but for its "0".
+    """
+    cells = {
+        tuple(key.split("/")[1:]): v for key, v in values.items() if key.startswith("grad/") and key.count("/") == 2
+    }
+    assert cells, "no gradient norms to show"
+    terms, modules = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
+    norms = np.array([[cells.get((term, module), 0.0) for module in modules] for term in terms])
+    coloured = np.isfinite(norms) & (norms > 0)
+    low, high = (norms[coloured].min(), norms[coloured].max()) if coloured.any() else (1.0, 1.0)
+    figure, axes = plt.subplots(figsize=(2.5 + 1.3 * len(modules), 1.5 + 0.5 * len(terms)), layout="constrained")
+    scale = LogNorm(low, max(high, 10 * low))  # a range of its own also where all norms are equal
+    image = axes.imshow(np.ma.masked_where(~coloured, norms), aspect="auto", norm=scale, cmap="viridis")
+    for (i, j), norm in np.ndenumerate(norms):
+        dark = coloured[i, j] and scale(norm) < 0.5
+        axes.text(j, i, f"{norm:.2g}", ha="center", va="center", fontsize=8, color="white" if dark else "black")
+    axes.set_xticks(range(len(modules)), modules, fontsize=8, rotation=20, ha="right")
+    axes.set_yticks(range(len(terms)), terms, fontsize=8)
+    axes.set(xlabel="module", ylabel="loss term, unweighted", title="what each loss sends to each module")
+    figure.colorbar(image, label="gradient norm")
+    return _save(figure, path)
+
+
+def atlas_curves(path: Path, panels: dict[str, dict[str, list[list[tuple[int, float]]]]]) -> Path:
+    """A panel per metric: key -> variant -> for each seed its points (step, value).
+
+    A variant has one colour in all panels. Its line is the mean over the seeds, its band reaches from the lowest to
+    the highest; where a seed has ended early both are of the others. Dashes get shorter from line to line, so that
+    equal ones are all seen. What is positive and spans a factor of more than 30 is on a logarithmic axis. 1000 pixels
+    wide; 64 colours, a quarter of the size of all of them.
+    """
+    variants = list(dict.fromkeys(variant for panel in panels.values() for variant in panel))
+    assert variants, "no curves to show"
+    palette = plt.get_cmap("tab10" if len(variants) <= 10 else "tab20").colors
+    colours = {variant: palette[i % len(palette)] for i, variant in enumerate(variants)}
+    inks = dict(zip(variants, np.linspace(1.0, 0.5, len(variants)), strict=True))
+    n_columns = min(3, len(panels))
+    n_rows = -(-len(panels) // n_columns)
+    n_legend = max(1, min(4, 150 // (max(map(len, variants)) + 8)))  # as many columns as fit below the panels
+    height = 0.2 + 2.7 * n_rows + 0.17 * -(-len(variants) // n_legend)
+    figure, grid = plt.subplots(n_rows, n_columns, figsize=(10, height), layout="constrained", squeeze=False)
+    for axes, (key, panel) in zip(grid.flat, panels.items(), strict=False):
+        for variant, seeds in panel.items():
+            _mean_and_range(axes, seeds, colours[variant], inks[variant])
+        values = [value for seeds in panel.values() for points in seeds for _, value in points]
+        if values and min(values) > 0 and max(values) > 30 * min(values):
+            axes.set_yscale("log")
+        axes.set(xlabel="step")
+        axes.set_title(key, fontsize=10)
+        axes.grid(alpha=0.3)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    lines = [plt.Line2D([], [], linewidth=3, color=colour, label=variant) for variant, colour in colours.items()]
+    figure.legend(handles=lines, loc="outside lower center", ncols=n_legend, fontsize=8, frameon=False)
+    _save(figure, path, dpi=100)
+    with Image.open(path) as image:
+        few = image.convert("RGB").quantize(64, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
+    return path
+
+
+def _mean_and_range(
+    axes: plt.Axes, seeds: list[list[tuple[int, float]]], colour: tuple[float, ...], ink: float
+) -> None:
+    """One variant in one panel; `ink` is the part of its line that is drawn."""
+    by_step: dict[int, list[float]] = {}
+    for step, value in (point for points in seeds for point in points):
+        by_step.setdefault(step, []).append(value)
+    steps = sorted(by_step)
+    low, mean, high = ([f(by_step[step]) for step in steps] for f in (np.min, np.mean, np.max))
+    dashes = (0, (DASH_PERIOD * ink, DASH_PERIOD * (1 - ink))) if ink < 1 else "-"
+    axes.plot(steps, mean, color=colour, linewidth=1.3, linestyle=dashes, marker="." if len(steps) < 20 else None)
+    axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def _save(figure: plt.Figure, path: Path, dpi: int = 110) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=dpi)
     plt.close(figure)
     return path

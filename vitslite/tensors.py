@@ -14,11 +14,13 @@ Names: `log_x` is the natural logarithm of x, `_hat` is predicted, `_text` is pe
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from vitslite import randomness
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -46,15 +48,84 @@ class Gaussian(NamedTuple):
         return Gaussian(self.mean.float(), self.log_std.float())
 
 
+class SoftGaussian(NamedTuple):
+    """The prior of a frame that belongs to several tokens, each with its share: a weighted mean of log-densities.
+
+        log_prob(x)[:, t] = sum_l weight[l, t] log N(x[:, t]; mean[:, l], std[:, l]^2)
+
+    Its gradient, with weights held fixed at the posterior of the alignment, is that of log sum_A p(x, A) over all
+    monotonic alignments A (the E step of EM; model/forward_sum.py), so it takes the place of the one best alignment.
+    """
+
+    tokens: Gaussian  # B D L
+    weight: Float[Tensor, "B L T"]  # sums to 1 over L on valid frames, 0 on padding; without gradient
+
+    @property
+    def mean(self) -> Float[Tensor, "B D T"]:
+        """The mean over tokens, for statistics: not that of a Gaussian with this log_prob."""
+        return self.tokens.mean @ self.weight
+
+    @property
+    def log_std(self) -> Float[Tensor, "B D T"]:
+        return self.tokens.log_std @ self.weight
+
+    def log_prob(self, x: Float[Tensor, "B D T"]) -> Float[Tensor, "B D T"]:
+        mean, log_std = self.tokens
+        precision = torch.exp(-2 * log_std)
+        constant = -log_std - 0.5 * LOG_2PI - 0.5 * mean**2 * precision
+        return constant @ self.weight + x * ((mean * precision) @ self.weight) - 0.5 * x**2 * (precision @ self.weight)
+
+
+Prior = Gaussian | SoftGaussian  # per frame
+
+
+class FlowLike(Protocol):
+    """What an estimator may ask of the flow f (model/flows.py)."""
+
+    def __call__(
+        self, z: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]
+    ) -> tuple[Float[Tensor, "B D T"], Float[Tensor, "B D T"]]:
+        """f(z) and log |df/dz|, spread over elements."""
+
+    def carry(self, q: Gaussian, z: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]) -> Gaussian:
+        """q taken along with its sample z: each coupling moves and scales the transformed half as it does z's."""
+
+
 class Latents(NamedTuple):
     """All that a KL estimator may look at (objectives/kl.py)."""
 
     q: Gaussian  # B D T  posterior q(z | spectrogram)
-    p: Gaussian  # B D T  prior N(f(z); ...) of the text, expanded to frames by the alignment
+    p: Prior  # B D T  prior N(f(z); ...) of the text, expanded to frames by the alignment
     z: Float[Tensor, "B D T"]  # the sample z ~ q
     z_p: Float[Tensor, "B D T"]  # f(z), where the prior is Gaussian
     log_det: Float[Tensor, "B D T"]  # log |df/dz|, spread over elements; only its sum over D has a meaning
     mask: Bool[Tensor, "B 1 T"]
+    flow: FlowLike | None = None  # f itself, for estimators that look at other points than z
+    keys: Int[Tensor, " B"] | None = None  # random keys, for estimators that draw more samples
+
+    @property
+    def noise(self) -> Float[Tensor, "B D T"]:
+        """The standard normal noise that z was made of. Free of gradient: it is no function of the parameters."""
+        return ((self.z - self.q.mean) * torch.exp(-self.q.log_std)).detach()
+
+    def at(self, z: Float[Tensor, "B D T"]) -> "Latents":
+        """The same distributions, looked at in another point. The alignment stays."""
+        z_p, log_det = self.flow(z * self.mask, self.mask)
+        return self._replace(z=z * self.mask, z_p=z_p, log_det=log_det)
+
+    def without_log_det(self) -> "Latents":
+        """As if the flow kept volumes: wrong on purpose where it does not."""
+        flow = self.flow
+        forget = flow and (lambda z, mask: (flow(z, mask)[0], torch.zeros_like(z)))
+        return self._replace(log_det=torch.zeros_like(self.log_det), flow=forget)
+
+    def mirrored(self) -> "Latents":
+        """At mean - std * noise instead of mean + std * noise."""
+        return self.at(2 * self.q.mean - self.z)
+
+    def redrawn(self, k: int) -> "Latents":
+        """At the k-th further sample of q."""
+        return self.at(self.q.sample(randomness.normal(self.keys, f"posterior.{k}", *self.z.shape[1:])))
 
 
 @dataclass(frozen=True)
@@ -74,6 +145,7 @@ class Batch:
     frame_lengths: Int[Tensor, " B"]
     spec: Float[Tensor, "B F T"] | None = None
     mel: Float[Tensor, "B M T"] | None = None
+    durations: Int[Tensor, "B L"] | None = None  # frames per token, where the corpus knows them
 
     def to(self, device: torch.device) -> "Batch":
         """Copy every tensor to `device`, without waiting where the memory is pinned."""
@@ -97,6 +169,8 @@ class Outputs:
     audio_hat: Float[Tensor, "B 1 S"]  # reconstruction from the posterior sample
     audio: Float[Tensor, "B 1 S"]  # the recording at the same place
     audio_frames: Int[Tensor, " B"]  # valid frames in `audio` and `audio_hat`
+    mel: Float[Tensor, "B M T"] | None = None  # what `mel_prior` speaks of
+    mel_prior: Float[Tensor, "B M T"] | None = None  # mean log-mel of each frame's token, where there is a mel head
 
 
 def sequence_mask(lengths: Int[Tensor, " B"], max_length: int) -> Bool[Tensor, "B 1 N"]:

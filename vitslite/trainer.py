@@ -8,16 +8,20 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vitslite import diagnostics, distributed, figures, report
+from vitslite import distributed, figures, report
 from vitslite.adversary import Adversary
 from vitslite.checkpoint import Checkpoints
 from vitslite.datasets.data import Data
+from vitslite.diagnostics.alignment import path_statistics
+from vitslite.diagnostics.gradients import gradient_norms
+from vitslite.diagnostics.latents import latent_statistics, latent_sums
+from vitslite.diagnostics.probe import probe
 from vitslite.discriminators import Discriminator
 from vitslite.ema import EMA
 from vitslite.interrupt import StopRequest
@@ -29,7 +33,7 @@ from vitslite.tensors import Batch, Outputs
 from vitslite.tracking import Tracker
 from vitslite.validation import Validator
 
-CURVES = ["loss/kl", "loss/mel", "loss/duration", "alignment/mean_ms", "wer/spoken", "grad_norm"]
+CURVES = ["loss/kl", "loss/mel", "loss/duration", "mas/error_ms", "wer/spoken", "grad/norm"]
 
 
 @dataclass
@@ -42,6 +46,7 @@ class TrainerSettings:
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     ema_decay: float = 0.0  # 0: off
     log_every_steps: int = 10
+    diagnose_every_steps: int = 200  # gradient of each loss to each module, sampling variances, ...; 0: never
     validate_every_steps: int = 200
     sample_every_steps: int = 500
     checkpoint_every_steps: int = 200
@@ -90,6 +95,8 @@ class Trainer:
         self.validator = Validator(data, self.objective, recogniser, device, tracker.run_dir)
         self.completed_steps = 0
         self.step_seconds = self.step_frames = self.step_rate = 0.0  # of the last step, for the log
+        self.seen: dict[str, float] = {}  # of the last step that is logged: what its latents and alignment look like
+        self.probed: Tensor | None = None  # durations at the last probe, to tell how many have changed
         self.best = math.inf
         self.stop_request = StopRequest()  # to this process
         self.interrupted = False  # agreed on by all ranks
@@ -102,6 +109,8 @@ class Trainer:
             if distributed.is_main():
                 print(f"nothing to do: {self.completed_steps} steps are done (trainer.steps={self.settings.steps})")
             return
+        if self.completed_steps == 0 and self.settings.diagnose_every_steps > 0:
+            self.diagnose()
         if self.completed_steps == 0 and self.settings.validate_every_steps > 0:
             self.validate()  # the baseline; a best_metric that does not exist is found now and not after an hour
         batches = self.data.loader.batches(self.completed_steps, self.settings.accumulate)
@@ -116,8 +125,10 @@ class Trainer:
 
                 # Once in a while: report, validate, look and listen, save.
                 progress.advance(done, metrics)
-                if self._is_time(self.settings.log_every_steps) or done == 1:
+                if self._is_logged(done):
                     self.tracker.log(done, self.describe(metrics))
+                if self._is_time(self.settings.diagnose_every_steps):
+                    self.diagnose()
                 validated = self._is_time(self.settings.validate_every_steps) or done == self.settings.steps
                 is_best = self.validate() if validated else False
                 if self._is_time(self.settings.sample_every_steps) or done == self.settings.steps:
@@ -151,10 +162,12 @@ class Trainer:
         # Then the model. Every rank's and micro-batch's loss is a share of one mean, so gradients add up.
         self.optimizer.zero_grad(set_to_none=True)
         for batch, outputs in zip(batches, generated, strict=True):
-            losses = self._losses(batch, outputs, counts, judged)
+            losses, outputs = self._losses(batch, outputs, counts, judged)
             losses.total.backward()
             for name, value in losses.terms.items():
                 terms[name] = terms.get(name, 0.0) + value.detach()
+        if self._is_logged(self.completed_steps + 1):
+            self.seen = self._look_at(batch, outputs)
         distributed.sum_gradients(self.model.parameters())
         norm = clip(self.model, self.settings.optimizer.max_grad_norm)
         self._require_finite(norm, terms, batches)
@@ -165,11 +178,32 @@ class Trainer:
         self.step_frames, self.step_rate = counts.frames, self.settings.optimizer.learning_rate * factor
         return dict(zip(terms, values.unbind(), strict=True)) | {"grad_norm": norm}
 
-    def _losses(self, batch: Batch, outputs: Outputs | None, counts: Counts, judged: bool) -> Losses:
+    def _losses(self, batch: Batch, outputs: Outputs | None, counts: Counts, judged: bool) -> tuple[Losses, Outputs]:
         with self._autocast():
             outputs = outputs or self.model(batch)
             judgements = self.adversary.judge(outputs, batch) if judged else ()
-            return self.objective(outputs, counts, *judgements)
+            return self.objective(outputs, counts, *judgements, step=batch.step), outputs
+
+    def _look_at(self, batch: Batch, outputs: Outputs) -> dict[str, float]:
+        """The cheap diagnostics of a step, of this rank's last micro-batch. They read, and change nothing."""
+        if not distributed.is_main():
+            return {}
+        with torch.autocast(self.device.type, enabled=False):
+            figures = latent_statistics(latent_sums(outputs), self._frames_per_second())
+        return figures | path_statistics(outputs.durations, batch.token_lengths, batch.frame_lengths)
+
+    def diagnose(self) -> None:
+        """Log the dear diagnostics, of the weights as they are trained, on a few fixed validation utterances."""
+        if not distributed.is_main():
+            return
+        batch = self.data.features(self.data.samples.to(self.device))
+        self.model.eval()
+        with self._autocast():
+            row, self.probed = probe(
+                self.model, self.objective, batch, self.objective.counts(batch), self._frames_per_second(), self.probed
+            )
+        self.model.train()
+        self.tracker.log(self.completed_steps, row)
 
     def _update_discriminator(
         self, batches: list[Batch], counts: Counts, factor: float
@@ -212,16 +246,18 @@ class Trainer:
     def describe(self, metrics: dict[str, Tensor]) -> dict[str, float]:
         """The metrics of the last step as they are logged, with the learning rate, norms by module and the speed."""
         row = {f"loss/{name}": float(value) for name, value in metrics.items() if name != "grad_norm"}
-        weights = asdict(self.objective.weights)
+        weights = self.objective.weights_at(self.completed_steps - 1)
         norm, limit = float(metrics["grad_norm"]), self.settings.optimizer.max_grad_norm
         seconds_of_audio = float(self.step_frames) * self.data.audio.hop_length / self.data.audio.sample_rate
         return row | {
             "loss/total": sum(weight * row.get(f"loss/{name}", 0.0) for name, weight in weights.items()),
-            "grad_norm": norm,
-            **diagnostics.gradient_norms(self.model, max(1.0, norm / limit) if limit > 0 else 1.0),
+            **self.seen,
+            "grad/norm": norm,
+            **gradient_norms(self.model, max(1.0, norm / limit) if limit > 0 else 1.0),
             "learning_rate": self.step_rate,
-            "speed/steps_per_second": 1 / self.step_seconds,
-            "speed/audio_seconds_per_second": seconds_of_audio / self.step_seconds,
+            "loss/kl_weight": weights["kl"],
+            "time/steps_per_second": 1 / self.step_seconds,
+            "time/audio_seconds_per_second": seconds_of_audio / self.step_seconds,
         }
 
     def validate(self) -> bool:
@@ -264,6 +300,7 @@ class Trainer:
         return {
             "step": self.completed_steps,
             "best": self.best,
+            "probed": self.probed,
             "model": self.model.state_dict(),
             "ema": self.ema.model.state_dict() if self.ema else None,
             "optimizer": self.optimizer.state_dict(),
@@ -277,7 +314,7 @@ class Trainer:
         if state is None:
             self.tracker.rewind(-1)  # the rows of a start that ended before its first checkpoint
             return
-        self.completed_steps, self.best = state["step"], state["best"]
+        self.completed_steps, self.best, self.probed = state["step"], state["best"], state["probed"]
         parts = {"model": self.model, "optimizer": self.optimizer, "ema": self.ema and self.ema.model}
         if self.adversary is not None:
             parts |= {"discriminator": self.adversary.discriminator, "optimizer_d": self.adversary.optimizer}
@@ -303,6 +340,12 @@ class Trainer:
         with self._autocast():
             yield model
         self.model.train()
+
+    def _is_logged(self, step: int) -> bool:
+        return step == 1 or (self.settings.log_every_steps > 0 and step % self.settings.log_every_steps == 0)
+
+    def _frames_per_second(self) -> float:
+        return self.data.audio.sample_rate / self.data.audio.hop_length
 
     def _is_time(self, every_steps: int) -> bool:
         return every_steps > 0 and self.completed_steps % every_steps == 0

@@ -5,6 +5,7 @@ The same utterances, noise and segments at every step and in every run (common r
 runs differ by the models alone.
 """
 
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from vitslite import audio, diagnostics, figures, recognition
+from vitslite import audio, figures, recognition
 from vitslite.datasets.data import Data
+from vitslite.diagnostics.alignment import onset_errors, path_statistics
+from vitslite.diagnostics.latents import LatentSums, latent_statistics, latent_sums
 from vitslite.files import write_text
 from vitslite.model import alignment
 from vitslite.objectives.objective import Counts, Objective
@@ -53,21 +56,29 @@ class Validator:
         """Every loss term over the whole validation set, and the error of the alignment in milliseconds."""
         counts = Counts.from_flat(sum(self.objective.counts(b).flat() for b in self.data.validation).to(self.device))
         terms: dict[str, float] = {}
-        sums, errors = 0.0, []
+        sums: list[LatentSums] = []
+        paths, errors = [], []
         for batch in self.data.validation:
             batch = self._prepare(batch)
             outputs = model(batch)
             for name, value in self.objective(outputs, counts).terms.items():
                 terms[name] = terms.get(name, 0.0) + value.item()
-            sums = sums + diagnostics.latent_sums(outputs)
+            with torch.autocast(self.device.type, enabled=False):
+                sums.append(latent_sums(outputs))
+            paths.append(path_statistics(outputs.durations, batch.token_lengths, batch.frame_lengths))
             errors += self._alignment_errors(batch, outputs.durations)
         metrics = {f"val/loss/{name}": value for name, value in terms.items()}
-        metrics |= {f"val/{key}": value for key, value in diagnostics.latent_statistics(sums).items()}
+        frames_per_second = self.data.audio.sample_rate / self.data.audio.hop_length
+        statistics = latent_statistics(functools.reduce(LatentSums.merge, sums), frames_per_second)
+        metrics |= {f"val/{key}": value for key, value in statistics.items()}
+        frames = [float(b.frame_lengths.sum()) for b in self.data.validation]
+        for key in ("mas/log_paths_per_frame", "mas/diagonality"):
+            metrics[f"val/{key}"] = float(np.average([p[key] for p in paths], weights=frames))
         if errors:
             error = np.concatenate(errors)
-            metrics["val/alignment/mean_ms"] = float(error.mean())
-            metrics["val/alignment/median_ms"] = float(np.median(error))
-            metrics["val/alignment/within_50ms"] = float((error <= 50).mean())
+            metrics["val/mas/error_ms"] = float(error.mean())
+            metrics["val/mas/error_median_ms"] = float(np.median(error))
+            metrics["val/mas/within_50ms"] = float((error <= 50).mean())
         return metrics
 
     @torch.no_grad()
@@ -160,9 +171,7 @@ class Validator:
     def _alignment_errors(self, batch: Batch, durations: torch.Tensor) -> list[np.ndarray]:
         settings, blanks = self.data.audio, self.data.corpus.frontend.settings.blanks
         return [
-            diagnostics.onset_errors(
-                durations[i], self.utterances[name].onsets, settings.hop_length, settings.sample_rate, blanks
-            )
+            onset_errors(durations[i], self.utterances[name].onsets, settings.hop_length, settings.sample_rate, blanks)
             for i, name in enumerate(batch.ids)
             if self.utterances[name].onsets
         ]

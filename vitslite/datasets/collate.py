@@ -2,9 +2,12 @@
 
 import numpy as np
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from vitslite import randomness
 from vitslite.audio import read_wav, to_int16
+from vitslite.datasets.durations import durations_from_onsets
 from vitslite.datasets.ljspeech import Utterance
 
 
@@ -44,7 +47,8 @@ def collate(
     """The fields of a Batch (tensors.py), tokens padded with 0 and int16 audio with silence.
 
     Token and frame counts are rounded up to `pad_multiple`: fewer distinct shapes for compilers. A dict, because
-    that is what the loader's worker processes and its pinning know how to move.
+    that is what the loader's worker processes and its pinning know how to move. It has "durations" where the onsets
+    of every utterance are known.
     """
     n_tokens = _round_up(max(len(u.tokens) for u in utterances), pad_multiple)
     n_frames = _round_up(max(u.n_frames for u in utterances), pad_multiple)
@@ -53,7 +57,7 @@ def collate(
     for i, (utterance, clip) in enumerate(zip(utterances, clips, strict=True)):
         tokens[i, : len(utterance.tokens)] = torch.tensor(utterance.tokens)
         audio[i, 0, : len(clip)] = torch.from_numpy(clip)
-    return {
+    fields = {
         "step": step,
         "ids": [u.id for u in utterances],
         "keys": torch.tensor(keys),
@@ -62,6 +66,18 @@ def collate(
         "audio": audio,
         "frame_lengths": torch.tensor([u.n_frames for u in utterances]),
     }
+    if all(u.onsets is not None for u in utterances):
+        fields["durations"] = _durations(utterances, n_tokens, hop_length)
+    return fields
+
+
+def _durations(utterances: list[Utterance], n_tokens: int, hop_length: int) -> Int[Tensor, "B L"]:
+    """Frames per token, 0 on padding."""
+    durations = torch.zeros(len(utterances), n_tokens, dtype=torch.long)
+    for i, u in enumerate(utterances):
+        true = durations_from_onsets(u.onsets, len(u.tokens), u.n_frames, hop_length)
+        durations[i, : len(true)] = torch.tensor(true)
+    return durations
 
 
 def training_keys(utterances: list[Utterance], seed: int, step: int) -> list[int]:

@@ -19,11 +19,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vitslite import diagnostics, randomness
+from vitslite import randomness
 from vitslite.acoustics import log_mel_l1
 from vitslite.audio import Features
 from vitslite.datasets.ljspeech import Utterance
 from vitslite.datasets.loader import fixed_batches
+from vitslite.diagnostics.alignment import onset_errors
 from vitslite.evaluation.result import MODEL, Alignment, Scored
 from vitslite.evaluation.scoring import Ratio, Scorer
 from vitslite.model import alignment
@@ -158,7 +159,7 @@ class VoiceEvaluator:
 
     def _onset_errors(self, durations: Int[Tensor, " L"] | Float[Tensor, " L"], onsets: Onsets) -> np.ndarray:
         blanks = self.frontend.settings.blanks
-        return diagnostics.onset_errors(durations, onsets, self.audio.hop_length, self.audio.sample_rate, blanks)
+        return onset_errors(durations, onsets, self.audio.hop_length, self.audio.sample_rate, blanks)
 
     def _word_onsets(self, utterance: Utterance, batch: Batch) -> Onsets | None:
         """(token, sample) of every word by forced alignment; None where that fails or espeak-ng joins words."""

@@ -13,9 +13,12 @@ costs more than the search. No gradient passes through the search.
 Two things follow from the definition and are checked here, since other implementations read past their arrays or
 return a silent path instead: an utterance needs at least as many frames as tokens, and a score that is not finite has
 no best path.
+
+The other alignments: `uniform` durations, those given by the corpus, and all paths at once (forward_sum.py).
 """
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,36 +27,53 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vitslite.tensors import LOG_2PI, Gaussian
+from vitslite import randomness
+from vitslite.tensors import LOG_2PI, Gaussian, sequence_mask
+
+KINDS = ("mas", "forward_sum", "uniform", "given")
+SCORES = ("latent", "mel")
 
 
 @dataclass
 class AlignmentSettings:
-    """An aid of our own for a fast start, off by default; VITS has none. See `diagonal_penalty`."""
+    """Defaults: the search of VITS. The penalty and the noise are aids for early training, and fade."""
 
-    diagonal_steps: int = 0  # training steps over which the penalty fades; 0 = never any
-    diagonal_weight: float = 8.0  # nats per latent channel at the far corner, in the first step
+    kind: str = "mas"  # mas: the best path; forward_sum: all paths; uniform: even; given: as the corpus knows them
+    score: str = "latent"  # what mas and forward_sum look at: z_p under the text prior; mel: the frame under a mel head
+    diagonal_steps: int = 0  # training steps over which a penalty of our own fades, see `penalised`; 0 = never any
+    diagonal_weight: float = 8.0  # nats per channel at the far corner, in the first step
+    noise: float = 0.0  # times the standard deviation of the score over valid cells; VITS2 has 0.01
+    noise_steps: int = 5000  # training steps over which the noise fades
+
+    def check(self) -> None:
+        """ValueError naming the first setting that cannot work."""
+        for name, choices in (("kind", KINDS), ("score", SCORES)):
+            if (value := getattr(self, name)) not in choices:
+                raise ValueError(f"model.alignment.{name}={value} is unknown: choose one of {', '.join(choices)}")
+        for name in ("diagonal_steps", "diagonal_weight", "noise", "noise_steps"):
+            if not 0 <= (value := getattr(self, name)) < math.inf:
+                raise ValueError(f"model.alignment.{name}={value}: must be 0 or more")
 
 
 def search(
-    z_p: Float[Tensor, "B D T"],
-    p_text: Gaussian,
+    log_lik: Float[Tensor, "B L T"],
     token_lengths: Int[Tensor, " B"],
     frame_lengths: Int[Tensor, " B"],
     ids: list[str],
     settings: AlignmentSettings,
-    step: int,
+    step: int | None,
+    keys: Int[Tensor, " B"],
+    n_channels: int,
 ) -> Int[Tensor, "B L"]:
-    """Durations of the best alignment of frames `z_p` with the prior `p_text` [B, D, L]. Without gradient.
+    """Durations of the best alignment under the score `log_lik`, a sum over `n_channels`. Without gradient.
 
-    `step` is the training step, which only the fading diagonal penalty reads.
-    Raises ValueError as `monotonic_alignment` does.
+    `step` is the training step, by which the diagonal penalty and the noise fade; None leaves both out, as is right
+    wherever the alignment is judged. Raises ValueError as `monotonic_alignment` does.
     """
     with torch.no_grad():
-        log_lik = log_likelihood(z_p, p_text)
-        if step < settings.diagonal_steps:
-            weight = (1 - step / settings.diagonal_steps) * z_p.shape[1] * settings.diagonal_weight
-            log_lik -= weight * diagonal_distance(token_lengths, frame_lengths, *log_lik.shape[1:])
+        if step is not None:
+            log_lik = penalised(log_lik, token_lengths, frame_lengths, settings, step, n_channels)
+            log_lik = perturbed(log_lik, token_lengths, frame_lengths, keys, settings, step)
         return monotonic_alignment(log_lik, token_lengths, frame_lengths, ids)
 
 
@@ -90,6 +110,57 @@ def diagonal_distance(
     t = (torch.arange(n_frames, device=device) + 0.5) / frame_lengths[:, None]
     i = (torch.arange(n_tokens, device=device) + 0.5) / token_lengths[:, None]
     return ((t[:, :, None] - i[:, None, :]) ** 2).transpose(1, 2)
+
+
+def penalised(
+    log_lik: Float[Tensor, "B L T"],
+    token_lengths: Int[Tensor, " B"],
+    frame_lengths: Int[Tensor, " B"],
+    settings: AlignmentSettings,
+    step: int,
+    n_channels: int,
+) -> Float[Tensor, "B L T"]:
+    """The score minus (1 - step / diagonal_steps) * n_channels * diagonal_weight * `diagonal_distance`."""
+    if step >= settings.diagonal_steps:
+        return log_lik
+    weight = (1 - step / settings.diagonal_steps) * n_channels * settings.diagonal_weight
+    return log_lik - weight * diagonal_distance(token_lengths, frame_lengths, *log_lik.shape[1:])
+
+
+def perturbed(
+    log_lik: Float[Tensor, "B L T"],
+    token_lengths: Int[Tensor, " B"],
+    frame_lengths: Int[Tensor, " B"],
+    keys: Int[Tensor, " B"],
+    settings: AlignmentSettings,
+    step: int,
+) -> Float[Tensor, "B L T"]:
+    """The score plus (1 - step / noise_steps) * noise * std * N(0, 1), so that early alignments explore.
+
+    Source: Kong et al. 2023 (VITS2), section 2.2. `std` is that of the utterance's own valid cells, and 0 of one cell.
+    VITS2's public code (vits2_pytorch) takes it over the whole padded batch: the path of an utterance, and with it the
+    loss, then depends on its company and on padding.
+    """
+    if settings.noise == 0 or step >= settings.noise_steps:
+        return log_lik
+    n_tokens, n_frames = log_lik.shape[1:]
+    valid = sequence_mask(token_lengths, n_tokens).transpose(1, 2) & sequence_mask(frame_lengths, n_frames)
+    n_cells = (token_lengths * frame_lengths)[:, None, None]
+    # In float64: sums of other padding differ in their last digits, which shall not reach the fp32 score.
+    mean = log_lik.double().masked_fill(~valid, 0).sum((1, 2), keepdim=True) / n_cells
+    squares = ((log_lik - mean) ** 2).masked_fill(~valid, 0)
+    std = (squares.sum((1, 2), keepdim=True) / n_cells).sqrt().to(log_lik.dtype)
+    scale = settings.noise * (1 - step / settings.noise_steps)
+    return log_lik + scale * std * randomness.normal(keys, "alignment", n_tokens, n_frames)
+
+
+def uniform(token_lengths: Int[Tensor, " B"], frame_lengths: Int[Tensor, " B"], n_tokens: int) -> Int[Tensor, "B L"]:
+    """Durations as even as they can be: token l of L starts at frame floor(l T / L). 0 on padding.
+
+    They differ by one frame at most and sum to T; each is at least 1 if there are as many frames as tokens.
+    """
+    edges = torch.arange(n_tokens + 1, device=token_lengths.device).minimum(token_lengths[:, None])
+    return (edges * frame_lengths[:, None] // token_lengths[:, None]).diff(dim=1)
 
 
 def monotonic_alignment(

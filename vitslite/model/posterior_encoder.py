@@ -10,6 +10,8 @@ from vitslite.model.layers import WaveNet
 from vitslite.tensors import Gaussian
 
 INPUTS = ("linear", "mel")
+KINDS = ("gaussian", "clamped", "fixed_sigma", "residual")
+_SOFT_LIMIT, _LEAST_STD = 5.0, 0.01  # of NVAE's soft clamp
 _LOG_MEL_MEAN, _LOG_MEL_STD = -5.0, 2.5  # of speech, natural log of mel magnitudes; round figures are good enough
 
 
@@ -24,10 +26,12 @@ class PosteriorEncoderSettings:
     dilation_rate: int = 1
     skip: bool = False  # add a linear view of the input to the mean: lets a small model learn within minutes
     weight_norm: bool = True
+    kind: str = "gaussian"  # as in VITS; clamped, fixed_sigma, residual: see `posterior`
+    fixed_log_std: float = -1.0  # of kind=fixed_sigma
 
 
 class PosteriorEncoder(nn.Module):
-    """Spectrogram [B N T], frame_mask [B 1 T] -> q = N(mean, exp(log_std)^2) [B D T], in fp32, zero on padding.
+    """Spectrogram [B N T], frame_mask [B 1 T] -> mean, log_std [B D T], in fp32, zero on padding; see `posterior`.
 
         mean, log_std = proj(WaveNet(pre(x)))          with `skip`:  mean <- mean + skip(x)
 
@@ -41,8 +45,10 @@ class PosteriorEncoder(nn.Module):
     def __init__(self, settings: PosteriorEncoderSettings, n_bins: int, n_latent: int):
         super().__init__()
         s = settings
-        if s.input not in INPUTS:
-            raise ValueError(f"model.posterior.input={s.input} is unknown: choose one of {', '.join(INPUTS)}")
+        for key, value, choices in (("input", s.input, INPUTS), ("kind", s.kind, KINDS)):
+            if value not in choices:
+                raise ValueError(f"model.posterior.{key}={value} is unknown: choose one of {', '.join(choices)}")
+        self.settings = s
         self.is_log_mel = s.input == "mel"
         self.pre = nn.Conv1d(n_bins, s.hidden, 1)
         self.wavenet = WaveNet(s.hidden, s.kernel, s.dilation_rate, s.n_layers, s.weight_norm)
@@ -61,3 +67,24 @@ class PosteriorEncoder(nn.Module):
         if self.skip is not None:
             mean = mean + self.skip(x).float() * frame_mask
         return Gaussian(mean, log_std)
+
+    def posterior(self, said: Gaussian, frame_mask: Bool[Tensor, "B 1 T"], prior: Gaussian | None = None) -> Gaussian:
+        """q, from what the network said, as `kind` has it; zero on padding.
+
+        gaussian       N(mean, std), as in VITS
+        clamped        both softly limited, x <- 5 tanh(x / 5), and std + 0.01 (NVAE's code)
+        fixed_sigma    std = exp(fixed_log_std) for all: an autoencoder with noise, whose entropy cannot move
+        residual       N(mean_p + mean, std_p * std): relative to the aligned prior (Vahdat & Kautz 2020, section 3.2).
+                       Its KL is 1/2 (mean^2 / std_p^2 + std^2 - 1) - log std, exactly, without a flow: when the prior
+                       moves, the posterior moves along. It needs the alignment before there is a z to align.
+        """
+        mean, log_std = said
+        if self.settings.kind == "clamped":
+            mean, log_std = (_SOFT_LIMIT * torch.tanh(x / _SOFT_LIMIT) for x in said)
+            log_std = torch.log(torch.exp(log_std) + _LEAST_STD)
+        elif self.settings.kind == "fixed_sigma":
+            log_std = torch.full_like(log_std, self.settings.fixed_log_std)
+        elif self.settings.kind == "residual":
+            assert prior is not None
+            mean, log_std = prior.mean + mean, prior.log_std + log_std
+        return Gaussian(mean * frame_mask, log_std * frame_mask)

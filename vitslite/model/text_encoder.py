@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from vitslite.model.layers import ChannelLayerNorm, Dropout, FeedForward, RelativeSelfAttention
 from vitslite.tensors import Gaussian
 
+PRIOR_STDS = ("learned", "unit", "global")
+
 
 @dataclass
 class TextEncoderSettings:
@@ -22,6 +24,7 @@ class TextEncoderSettings:
     kernel: int = 3  # tokens, in the feed-forward layers; odd
     window: int = 4  # tokens to each side whose distance the attention knows
     dropout: float = 0.1
+    prior_std: str = "learned"  # per token, as in VITS; unit: 1, as in Glow-TTS; global: one per channel
     log_std_scale: float = 1.0  # of the initial weights of the prior's log_std; small: all tokens start equally wide
 
 
@@ -42,6 +45,12 @@ class TextEncoder(nn.Module):
         nn.init.normal_(self.embedding.weight, std=s.hidden**-0.5)
         self.layers = nn.ModuleList(EncoderLayer(s, f"text_encoder.{i}") for i in range(s.n_layers))
         self.proj = nn.Conv1d(s.hidden, 2 * n_latent, 1)
+        if s.prior_std not in PRIOR_STDS:
+            raise ValueError(
+                f"model.text_encoder.prior_std={s.prior_std} is unknown: choose one of {', '.join(PRIOR_STDS)}"
+            )
+        self.prior_std = s.prior_std
+        self.global_log_std = nn.Parameter(torch.zeros(n_latent, 1)) if s.prior_std == "global" else None
         with torch.no_grad():
             self.proj.weight[n_latent:] *= s.log_std_scale
             self.proj.bias[n_latent:] *= s.log_std_scale
@@ -57,6 +66,10 @@ class TextEncoder(nn.Module):
             h = layer(h, token_mask, keys)
         h = h * token_mask
         mean, log_std = (self.proj(h).float() * token_mask).chunk(2, dim=1)
+        if self.prior_std == "unit":
+            log_std = torch.zeros_like(log_std)
+        elif self.prior_std == "global":
+            log_std = self.global_log_std * token_mask
         return h, Gaussian(mean, log_std)
 
 

@@ -4,6 +4,10 @@
                                                    z --flow--> z_p
     tokens --text encoder--> p_text --durations, by alignment of z_p with p_text--> p
 
+That is VITS. For the laboratory each arrow has other ways: the decoder may listen behind the flow (model.flow.side),
+the alignment may look at the spectrogram (model.alignment.score), be even, given or soft, and the posterior may be
+relative to the prior (model.posterior.kind=residual), which then has to be aligned first.
+
 Nothing here reduces or weighs a loss: `Outputs` holds unreduced terms and the distributions, objectives/ does the rest.
 """
 
@@ -15,15 +19,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vitslite import randomness
-from vitslite.model import alignment
+from vitslite.model import alignment, forward_sum
 from vitslite.model.alignment import AlignmentSettings
 from vitslite.model.decoders import DecoderSettings, build_decoder
 from vitslite.model.durations import ROUNDINGS, DurationSettings, build_durations
 from vitslite.model.flows import Flow, FlowSettings
 from vitslite.model.posterior_encoder import PosteriorEncoder, PosteriorEncoderSettings
 from vitslite.model.text_encoder import TextEncoder, TextEncoderSettings
-from vitslite.tensors import Batch, Gaussian, Latents, Outputs, sequence_mask, slice_segments
+from vitslite.tensors import Batch, Gaussian, Latents, Outputs, Prior, SoftGaussian, sequence_mask, slice_segments
 
+_LOG_MEL_MEAN = -5.0  # of speech: where the mel head starts
 MAX_TOKEN_FRAMES = 1000  # what synthesis gives to one token at most: 11.6 s at hop 256 and 22.05 kHz
 
 
@@ -31,6 +36,7 @@ MAX_TOKEN_FRAMES = 1000  # what synthesis gives to one token at most: 11.6 s at 
 class ModelSettings:
     n_latent: int = 192  # channels of z
     segment_frames: int | None = 32  # frames decoded per utterance in training; null: the whole utterance
+    mel_head: bool = False  # the text encoder also says a log-mel frame per token: Grad-TTS's prior loss, aligned by it
     text_encoder: TextEncoderSettings = field(default_factory=TextEncoderSettings)
     posterior: PosteriorEncoderSettings = field(default_factory=PosteriorEncoderSettings)
     flow: FlowSettings = field(default_factory=FlowSettings)
@@ -71,31 +77,33 @@ class VITS(nn.Module):
         self.flow = Flow(s.flow, s.n_latent)
         self.duration_predictor = build_durations(s.duration, s.text_encoder.hidden)
         self.decoder = build_decoder(s.decoder, s.n_latent, hop_length)
+        self.mel_head = nn.Conv1d(s.text_encoder.hidden, n_mels, 1) if s.mel_head else None
+        if s.mel_head:
+            nn.init.constant_(self.mel_head.bias, _LOG_MEL_MEAN)
 
     def forward(self, batch: Batch) -> Outputs:
         """Encode both sides, align them, and decode. No step waits for the device, except a search done on the CPU."""
         token_mask = batch.token_mask
         dropout_keys = batch.keys if self.training else None
         h, p_text = self.text_encoder(batch.tokens, token_mask, dropout_keys)
-        q, z, frame_mask = self._posterior(batch)
-        z_p, log_det = self.flow(z, frame_mask)
-
-        durations = self._align(z_p, p_text, batch)
-        p = self._expand(p_text, durations, frame_mask)
-        latents = Latents(q=q, p=p, z=z, z_p=z_p, log_det=log_det, mask=frame_mask)
+        mel_text = self.mel_head(h).float() if self.mel_head else None
+        latents, durations = self._latents(batch, p_text, mel_text)
 
         # Detached: durations shall follow the encoder, not bend it (VITS, section 2.2.2).
         duration_loss = self.duration_predictor(h.detach(), token_mask, durations, batch.keys, dropout_keys)
 
-        audio, z, audio_frames = self._segments(batch, z)
-        audio_hat = self.decoder(z, frame_mask if self.settings.segment_frames is None else None)  # None: all valid
-        return Outputs(latents, p_text, durations, duration_loss, audio_hat, audio, audio_frames)
+        audio, z, audio_frames = self._segments(batch, self._heard(latents))
+        whole = latents.mask if self.settings.segment_frames is None else None  # a segment is all valid
+        audio_hat = self.decoder(z, whole)
+        mel_prior = None if mel_text is None else alignment.expand(mel_text, durations, latents.mask.shape[2])
+        return Outputs(latents, p_text, durations, duration_loss, audio_hat, audio, audio_frames, batch.mel, mel_prior)
 
     @torch.no_grad()
     def reconstruct(self, batch: Batch) -> Float[Tensor, "B 1 S"]:
         """Copy synthesis: the whole utterances, decoded from the posterior sample that `forward` draws, too."""
-        _, z, frame_mask = self._posterior(batch)
-        return self.decoder(z, frame_mask)
+        h, p_text = self.text_encoder(batch.tokens, batch.token_mask)
+        latents, _ = self._latents(batch, p_text, self.mel_head(h).float() if self.mel_head else None)
+        return self.decoder(self._heard(latents), latents.mask)
 
     @torch.no_grad()
     def infer(
@@ -109,6 +117,8 @@ class VITS(nn.Module):
         durations: Int[Tensor, "B L"] | None = None,
     ) -> Synthesis:
         """Speak: z_p = mean + noise_scale * std * noise from the prior, z = f^-1(z_p), audio = decoder(z).
+
+        (Where the flow is on the posterior's side, the decoder takes z_p itself.)
 
         Durations, where not given, are exp(log_duration) / speed frames, rounded as model.duration.rounding says (up in
         VITS, so on average half a frame longer than predicted), at least 1 and at most MAX_TOKEN_FRAMES per token.
@@ -136,33 +146,68 @@ class VITS(nn.Module):
 
         p = self._expand(p_text, durations, frame_mask)
         noise = randomness.normal(keys, "prior", self.settings.n_latent, n_frames)
-        z = self.flow.inverse(p.sample(noise_scale * noise) * frame_mask, frame_mask)
+        z = p.sample(noise_scale * noise) * frame_mask
+        if self.settings.flow.side == "prior":
+            z = self.flow.inverse(z, frame_mask)
         return Synthesis(self.decoder(z, frame_mask), frame_lengths * self.hop_length, durations, z)
 
-    def _posterior(self, batch: Batch) -> tuple[Gaussian, Float[Tensor, "B D T"], Bool[Tensor, "B 1 T"]]:
-        """q, a sample z of it, zero on padding, and the frame mask."""
+    def _latents(
+        self, batch: Batch, p_text: Gaussian, mel_text: Float[Tensor, "B M L"] | None
+    ) -> tuple[Latents, Int[Tensor, "B L"]]:
+        """Posterior, its sample, and the prior aligned with it; and frames per token."""
         x = batch.mel if self.settings.posterior.input == "mel" else batch.spec
         assert x is not None, "the batch has no features yet: see audio.Features"
-        frame_mask = sequence_mask(batch.frame_lengths, x.shape[2])
-        q = self.posterior_encoder(x, frame_mask)
-        noise = randomness.normal(batch.keys, "posterior", *q.mean.shape[1:])
-        return q, q.sample(noise) * frame_mask, frame_mask
+        mask = sequence_mask(batch.frame_lengths, x.shape[2])
+        said = self.posterior_encoder(x, mask)
+        noise = randomness.normal(batch.keys, "posterior", *said.mean.shape[1:])
+        if self.settings.posterior.kind == "residual":  # what the network said is relative to the prior of its frame
+            durations, p = self._align(batch, p_text, mask, None, mel_text)
+            q = self.posterior_encoder.posterior(said, mask, p)
+            z = q.sample(noise) * mask
+            z_p, log_det = self.flow(z, mask)
+        else:
+            q = self.posterior_encoder.posterior(said, mask)
+            z = q.sample(noise) * mask
+            z_p, log_det = self.flow(z, mask)
+            durations, p = self._align(batch, p_text, mask, z_p, mel_text)
+        return Latents(q, p, z, z_p, log_det, mask, self.flow, batch.keys), durations
 
-    def _align(self, z_p: Float[Tensor, "B D T"], p_text: Gaussian, batch: Batch) -> Int[Tensor, "B L"]:
-        """Frames per token, by monotonic alignment search. In fp32: half precision loses the path.
+    def _heard(self, latents: Latents) -> Float[Tensor, "B D T"]:
+        """What the decoder listens to: z, or, where the flow is part of the posterior, f(z)."""
+        return latents.z if self.settings.flow.side == "prior" else latents.z_p
 
-        The diagonal penalty helps training alone: what is judged under `eval()` is the alignment of the model itself.
+    def _align(
+        self,
+        batch: Batch,
+        p_text: Gaussian,
+        mask: Bool[Tensor, "B 1 T"],
+        z_p: Float[Tensor, "B D T"] | None,
+        mel_text: Float[Tensor, "B M L"] | None,
+    ) -> tuple[Int[Tensor, "B L"], Prior]:
+        """Frames per token, and the prior of each frame. In fp32: half precision loses the path.
+
+        Penalty and noise help training alone: what is judged under `eval()` is the alignment of the model itself.
         """
-        with torch.no_grad(), torch.autocast(z_p.device.type, enabled=False):
-            return alignment.search(
-                z_p.float(),
-                p_text.float(),
-                batch.token_lengths,
-                batch.frame_lengths,
-                batch.ids,
-                self.settings.alignment,
-                batch.step if self.training else self.settings.alignment.diagonal_steps,
-            )
+        settings, lengths = self.settings.alignment, (batch.token_lengths, batch.frame_lengths)
+        if settings.kind in ("uniform", "given"):
+            if settings.kind == "given" and batch.durations is None:
+                raise ValueError("model.alignment.kind=given: the corpus knows no durations; use mas or forward_sum")
+            even = alignment.uniform(*lengths, p_text.mean.shape[2])
+            durations = batch.durations if settings.kind == "given" else even
+            return durations, self._expand(p_text, durations, mask)
+        x, tokens = z_p, p_text
+        if settings.score == "mel":
+            x, tokens = batch.mel, Gaussian(mel_text, torch.zeros_like(mel_text))
+        step = batch.step if self.training else None
+        with torch.no_grad(), torch.autocast(mask.device.type, enabled=False):
+            log_lik = alignment.log_likelihood(x.float(), tokens.float())
+            durations = alignment.search(log_lik, *lengths, batch.ids, settings, step, batch.keys, x.shape[1])
+            if settings.kind == "forward_sum":
+                aided = log_lik if step is None else alignment.penalised(log_lik, *lengths, settings, step, x.shape[1])
+                weight = forward_sum.posterior(aided, *lengths)
+        if settings.kind == "forward_sum":
+            return durations, SoftGaussian(p_text, weight)
+        return durations, self._expand(p_text, durations, mask)
 
     def _expand(self, p_text: Gaussian, durations: Int[Tensor, "B L"], mask: Bool[Tensor, "B 1 T"]) -> Gaussian:
         """The prior of each frame: that of the token it belongs to. Zeros on padding, as everywhere."""

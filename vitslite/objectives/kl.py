@@ -10,12 +10,15 @@ f is nonlinear, so it is taken at the one sample z that the decoder gets anyway.
 which expectation is exact. Each takes `Latents` and returns nats per element, [B, D, T], unreduced and unmasked; the
 objective masks and reduces once, to nats per frame (summed over D, averaged over the valid frames).
 
-Three facts that save an afternoon:
+Four facts that save an afternoon:
   * `half_analytic - monte_carlo = 1/2 (eps^2 - 1)`: free of parameters. Their gradients are equal sample by sample.
   * A sampled estimate may be negative although the KL is not. At q = p, `half_analytic` has a standard deviation of
     sqrt(1/2) per element and 68 % of its elements are negative; `monte_carlo` is exactly zero there.
   * The sample needs |det df/dz|. A mean-only coupling has log_det = 0, which is why VITS can do without it; the affine
     coupling cannot, and dropping it makes the loss unbounded below.
+  * The closed form is not "the exact version": behind a nonlinear flow it is without noise, and wrong.
+
+What has been proposed against negative values (abs, clamp) is in objectives/proposed.py, with what it does instead.
 """
 
 from collections.abc import Callable
@@ -24,40 +27,124 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitslite.tensors import Gaussian, Latents
+from vitslite.tensors import Gaussian, Latents, Prior
+
+Estimator = Callable[[Latents], Tensor]
+
+
+# ------------------------------------------------------------------------------------- unbiased, whatever the flow
 
 
 def half_analytic(x: Latents) -> Float[Tensor, "B D T"]:
-    """E_q[log q] exactly, log p at the sample: the loss of VITS. Unbiased for every flow; may be negative.
+    """E_q[log q] exactly, log p at the sample: the loss of VITS. May be negative.
 
     With VITS' names: logs_p - logs_q - 1/2 + 1/2 (z_p - m_p)^2 exp(-2 logs_p) - log_det, nats per element.
-    Its variance is lower than that of `monte_carlo` where std_q < std_p / sqrt(2).
+    Per element and without a flow its variance is d^2 r^2 + r^4 / 2, with r = std_q / std_p and
+    d = (mean_q - mean_p) / std_p: lower than that of `monte_carlo` where r < 1 / sqrt(2).
     """
     return x.q.neg_entropy() - x.p.log_prob(x.z_p) - x.log_det
 
 
 def monte_carlo(x: Latents) -> Float[Tensor, "B D T"]:
-    """log q and log p both at the sample, nats per element. Unbiased for every flow; exactly 0 where q = p.
+    """log q and log p both at the sample, nats per element. Exactly 0 where q = p; variance d^2 r^2 + (r^2 - 1)^2 / 2.
 
     As NVAE with flows and VAEs with volume-preserving flows compute it.
     """
     return x.q.log_prob(x.z) - x.p.log_prob(x.z_p) - x.log_det
 
 
-def closed_form(x: Latents) -> Float[Tensor, "B D T"]:
-    """KL(N_q || N_p) of two Gaussians, nats per element. No noise, but true only where f is the identity.
+def optimal_control_variate(x: Latents) -> Float[Tensor, "B D T"]:
+    """monte_carlo + c (eps^2 - 1), c = 1/2 (1 - r^2): the member of the family with the least variance, d^2 r^2.
 
-    Needs model/flow=none: behind a flow f(z) is not Gaussian any more, and no sample enters to notice. Ignoring
-    a coupling's shift t, say, misses its variance and its mean. `build` refuses other flows.
+    half_analytic is c = 1/2, monte_carlo c = 0. E[eps^2 - 1] = 0, so every c is unbiased, and as c is held fixed, all
+    have the same gradient: this cleans what one reads, not what one trains. c must not know eps, but the alignment
+    picks the prior of a frame by eps; so r^2 is the average of each channel over the valid frames.
+    """
+    ratio = torch.exp(2 * (x.q.log_std - x.p.log_std)).detach()
+    c = 0.5 * (1 - (ratio * x.mask).sum((0, 2), keepdim=True) / x.mask.sum())
+    return monte_carlo(x) + c * (x.noise**2 - 1)
+
+
+def antithetic(x: Latents) -> Float[Tensor, "B D T"]:
+    """The mean of half_analytic at eps and at -eps. Exact without a flow but for the variance r^4 / 2 of eps^2."""
+    return 0.5 * (half_analytic(x) + half_analytic(x.mirrored()))
+
+
+def k_sample(x: Latents, k: int = 4) -> Float[Tensor, "B D T"]:
+    """The mean of half_analytic over k samples, the first of them the one that is decoded. Variance 1 / k of one's."""
+    return sum((half_analytic(x.redrawn(i)) for i in range(1, k)), start=half_analytic(x)) / k
+
+
+def sticking_the_landing(x: Latents) -> Float[Tensor, "B D T"]:
+    """The value of monte_carlo, its gradient through the sample alone: q's parameters inside log q are held fixed.
+
+    Unbiased, since the part left out has expectation zero. No gradient noise where q = p; less than the other
+    estimators where r > 1 / sqrt(2). Source: Roeder et al. 2017, equation 8.
+    """
+    return Gaussian(x.q.mean.detach(), x.q.log_std.detach()).log_prob(x.z) - x.p.log_prob(x.z_p) - x.log_det
+
+
+# ------------------------------------------------------------------------ without sampling, true in special cases
+
+
+def closed_form(x: Latents) -> Float[Tensor, "B D T"]:
+    """KL(N_q || N_p) as if there were no flow. True only where f is the identity.
+
+    Behind a flow f(z) is not Gaussian any more, and no sample enters to notice: the loss is deterministic and wrong.
+    The flow gets no gradient from it.
     """
     return gaussian_kl(x.q, x.p)
 
 
-def gaussian_kl(q: Gaussian, p: Gaussian) -> Float[Tensor, "*shape"]:
+def pushed_mean(x: Latents) -> Float[Tensor, "B D T"]:
+    """KL(N(f(mean_q), std_q) || N_p) - log_det: the closed form with the mean put through the flow.
+
+    True only where f shifts by a constant: even a linear shift t(z0) = a z0 adds variance a^2 std_q^2 that this misses.
+    """
+    pushed = x.at(x.q.mean)
+    return gaussian_kl(Gaussian(pushed.z_p, x.q.log_std), x.p) - pushed.log_det
+
+
+def carried_mean(x: Latents) -> Float[Tensor, "B D T"]:
+    """KL(N(carried mean, carried std) || N_p): the moved half of each coupling integrated exactly, given the other.
+
+    Unbiased, with far less variance, for one coupling (Rao-Blackwell). From the second coupling on the network sees a
+    half that was sampled where the formula holds it fixed: biased. Carrying the std is subtracting log_det.
+    """
+    return gaussian_kl(x.flow.carry(x.q, x.z, x.mask), x.p)
+
+
+def gaussian_kl(q: Gaussian, p: Prior) -> Float[Tensor, "*shape"]:
     """log_std_p - log_std_q - 1/2 + 1/2 (std_q^2 + (mean_q - mean_p)^2) / std_p^2, nats per element."""
     ratio = torch.exp(2 * (q.log_std - p.log_std))
     distance = ((q.mean - p.mean) * torch.exp(-p.log_std)) ** 2
     return p.log_std - q.log_std - 0.5 + 0.5 * (ratio + distance)
 
 
-ESTIMATORS: dict[str, Callable[[Latents], Tensor]] = {f.__name__: f for f in (half_analytic, monte_carlo, closed_form)}
+# ----------------------------------------------------------------------------------------------- not a KL
+
+
+def likelihood(x: Latents) -> Float[Tensor, "B D T"]:
+    """-log N(f(z); p) - log_det, nats per element: Glow-TTS's loss, with z in the place of the spectrogram.
+
+    half_analytic without the entropy of q: the same gradient to text encoder and flow, but nothing keeps q wide. Its
+    floor for a prior of unit variance is 1/2 log 2 pi = 0.918939 per element. Source: Kim et al. 2020, equation 1.
+    """
+    return -x.p.log_prob(x.z_p) - x.log_det
+
+
+ESTIMATORS: dict[str, Estimator] = {
+    f.__name__: f
+    for f in (
+        half_analytic,
+        monte_carlo,
+        optimal_control_variate,
+        antithetic,
+        k_sample,
+        sticking_the_landing,
+        closed_form,
+        pushed_mean,
+        carried_mean,
+        likelihood,
+    )
+}

@@ -1,11 +1,14 @@
 """The objective: named terms, their units, their weights, their total.
 
     total = w_kl KL + w_mel mel + w_duration duration + w_adversarial adversarial + w_feature_matching feature matching
+            + w_prior_mel prior_mel
 
     kl                nats per frame            sum over D, mean over the valid frames of the global batch
+                      (or nats per element, or mean over utterances: objective.reduction)
     mel               log-mel L1                mean over valid frames and bins
     duration          nats (stochastic) or squared log ratio (deterministic) per token
     adversarial, feature_matching               mean over utterances
+    prior_mel         nats per element          Grad-TTS's prior loss, where the model has a mel head
 
 Every mean divides by the count over the *global* batch, over all ranks and micro-batches: the mean of per-rank means is
 another objective when lengths differ (docs/identities.md, T10). So each rank's term is a share, the shares add up to
@@ -14,6 +17,7 @@ the term, and gradients are summed over ranks, not averaged.
 Half precision stops here: everything below is fp32, whatever autocast says outside.
 """
 
+import functools
 import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -24,9 +28,15 @@ from torch import Tensor, nn
 
 from vitslite.audio import AudioSettings
 from vitslite.discriminators import Judgement
-from vitslite.objectives import adversarial, kl
+from vitslite.objectives import adversarial
+from vitslite.objectives.kl import ESTIMATORS, Estimator
+from vitslite.objectives.prior import prior_mel
+from vitslite.objectives.proposed import PROPOSED
 from vitslite.objectives.reconstruction import MelReconstruction
-from vitslite.tensors import Batch, Outputs
+from vitslite.objectives.regularisers import RegulariserSettings, prior_side, regularised, weight_factor
+from vitslite.tensors import Batch, Latents, Outputs
+
+REDUCTIONS = ("per_frame", "per_element", "per_utterance")
 
 
 @dataclass
@@ -36,18 +46,32 @@ class LossWeights:
     duration: float = 1.0
     adversarial: float = 1.0
     feature_matching: float = 1.0
+    prior_mel: float = 0.0
 
 
 @dataclass
 class ObjectiveSettings:
-    kl: str = "half_analytic"  # an estimator of objectives/kl.py
+    kl: str = "half_analytic"  # an estimator of objectives/kl.py, or one of objectives/proposed.py
+    kl_samples: int = 4  # of kl=k_sample
+    log_det: str = "include"  # drop: leave it out, as VITS' code does, which is wrong for an affine flow
+    detach_posterior: bool = False  # the KL trains text encoder and flow, and leaves the posterior alone
+    reduction: str = "per_frame"  # of the KL; per_element: also divided by D; per_utterance: mean of utterances' means
+    regulariser: RegulariserSettings = field(default_factory=RegulariserSettings)
     extra_resolutions: list[list[int]] = field(default_factory=list)  # rows of [n_fft, hop_length, n_mels]
     weights: LossWeights = field(default_factory=LossWeights)
 
     def check(self) -> None:
         """ValueError for what cannot be computed, naming the key."""
-        if self.kl not in kl.ESTIMATORS:
-            raise ValueError(f"objective.kl={self.kl}: unknown, choose one of {', '.join(kl.ESTIMATORS)}")
+        if self.kl == "k3":
+            raise ValueError("objective.kl=k3: its variance is infinite, so it is no loss; every run logs it as kl/k3")
+        if self.kl not in ESTIMATORS | PROPOSED:
+            raise ValueError(f"objective.kl={self.kl}: unknown, choose one of {', '.join(ESTIMATORS | PROPOSED)}")
+        if self.kl_samples < 1:
+            raise ValueError(f"objective.kl_samples={self.kl_samples}: must be at least 1")
+        for name, choices in (("log_det", ("include", "drop")), ("reduction", REDUCTIONS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"objective.{name}={getattr(self, name)}: choose {', '.join(choices)}")
+        self.regulariser.check()
         for name, weight in vars(self.weights).items():
             if not 0 <= weight < math.inf:
                 raise ValueError(f"objective.weights.{name}={weight}: must be 0 or more")
@@ -87,7 +111,8 @@ class Objective(nn.Module):
     def __init__(self, settings: ObjectiveSettings, audio: AudioSettings, segment_frames: int | None):
         super().__init__()
         settings.check()
-        self.estimator = kl.ESTIMATORS[settings.kl]
+        self.settings = settings
+        self.estimator = build_estimator(settings)
         self.weights = settings.weights
         self.segment_frames = segment_frames
         self.reconstruction = MelReconstruction(audio, settings.extra_resolutions)
@@ -109,17 +134,49 @@ class Objective(nn.Module):
         counts: Counts,
         real: list[Judgement] | None = None,
         fake: list[Judgement] | None = None,
+        step: int | None = None,
     ) -> Losses:
-        """All terms of one micro-batch. `real` and `fake` are what the discriminators said, where there are any."""
+        """All terms of one micro-batch. `real` and `fake` are what the discriminators said, where there are any.
+
+        The weight of the KL follows its schedule where a `step` is given.
+        """
         with torch.autocast(outputs.audio.device.type, enabled=False):  # fp32 island: exp(-2 log_std) overflows in half
-            kl_elements = self.estimator(outputs.latents)
             terms = {
-                "kl": (kl_elements * outputs.latents.mask).sum() / counts.frames,
+                "kl": self._kl(outputs.latents, counts),
                 "mel": self.reconstruction(outputs.audio_hat.float(), outputs.audio, outputs.audio_frames, counts.mels),
                 "duration": outputs.duration_loss.sum() / counts.tokens,
             }
             if real is not None and fake is not None:
                 terms["adversarial"] = adversarial.generator_loss(fake).sum() / counts.utterances
                 terms["feature_matching"] = adversarial.feature_matching(real, fake).sum() / counts.utterances
-            total = sum(getattr(self.weights, name) * value for name, value in terms.items())
+            if outputs.mel_prior is not None:
+                nats = prior_mel(outputs.mel, outputs.mel_prior) * outputs.latents.mask
+                terms["prior_mel"] = nats.sum() / (counts.frames * nats.shape[1])
+            weights = self.weights_at(step)
+            total = sum(weights[name] * value for name, value in terms.items())
         return Losses(terms, total)
+
+    def weights_at(self, step: int | None) -> dict[str, float]:
+        """The weight of every term in a step; without one, as they are in the end."""
+        factor = 1.0 if step is None else weight_factor(self.settings.regulariser, step)
+        return vars(self.weights) | {"kl": factor * self.weights.kl}
+
+    def _kl(self, latents: Latents, counts: Counts) -> Float[Tensor, ""]:
+        """This micro-batch's share of the KL, reduced. The one place where its elements are masked and summed."""
+        if self.settings.detach_posterior:
+            latents = prior_side(latents)
+        elements = regularised(self.estimator, latents, self.settings.regulariser) * latents.mask
+        if self.settings.reduction == "per_utterance":
+            return (elements.sum((1, 2)) / latents.mask.sum((1, 2))).sum() / counts.utterances
+        n_channels = elements.shape[1] if self.settings.reduction == "per_element" else 1
+        return elements.sum() / (n_channels * counts.frames)
+
+
+def build_estimator(settings: ObjectiveSettings) -> Estimator:
+    """The estimator of that name: Latents -> nats per element [B, D, T]."""
+    estimator = (ESTIMATORS | PROPOSED)[settings.kl]
+    if settings.kl == "k_sample":
+        estimator = functools.partial(estimator, k=settings.kl_samples)
+    if settings.log_det == "drop":
+        return lambda x: estimator(x.without_log_det())
+    return estimator

@@ -1,0 +1,132 @@
+"""Run every experiment of the laboratory and write what it measured into docs/atlas.md.
+
+    python scripts/make_atlas.py                        all of configs/experiment/*.yaml that ask a `Question:`
+    python scripts/make_atlas.py beta free_bits         these two
+    python scripts/make_atlas.py --no-train             only write, from the runs there are
+    python scripts/make_atlas.py --jobs 8               so many runs at a time, each on one CPU thread (2)
+
+Runs that are trained already are not trained again, and are those of the commands themselves: the same command in a
+shell goes on in the same directory. A run that fails is named, the others go on. Text outside the markers stays.
+"""
+
+import argparse
+import datetime
+import difflib
+import os
+import platform
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from vitslite import atlas, build, command_line
+from vitslite.atlas import Experiment, Run
+
+ROOT = Path(__file__).parents[1]
+
+
+def main(arguments: argparse.Namespace) -> None:
+    experiments = choose(arguments.names)
+    runs = {run.name: run for experiment in experiments for run in atlas.runs_of(experiment)}  # each once
+    failed = [] if arguments.no_train else train(list(runs.values()), arguments.runs, arguments.jobs)
+    for experiment in experiments:
+        write(experiment, arguments.runs)
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}; see their logs")
+
+
+def choose(names: list[str]) -> list[Experiment]:
+    """The experiments of these names, or all."""
+    found = {experiment.name: experiment for experiment in atlas.find(ROOT / "configs" / "experiment")}
+    for name in names:
+        if name not in found:
+            near = difflib.get_close_matches(name, found, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"choose among {', '.join(found)}"
+            raise ValueError(f"{name}: no experiment with a `Question:` in configs/experiment/; {hint}")
+    return [found[name] for name in dict.fromkeys(names or found)]
+
+
+def train(runs: list[Run], runs_dir: Path, jobs: int) -> list[str]:
+    """Train what is not done yet, `jobs` at a time. Gives the names of the runs that failed."""
+    todo = [run for run in runs if not atlas.is_done(runs_dir / run.name)]
+    runs_dir.mkdir(parents=True, exist_ok=True)
+    failed = []
+    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(runs), initial=len(runs) - len(todo), unit="run") as bar:
+        running = {pool.submit(train_one, run, runs_dir): run.name for run in todo}
+        try:
+            for future in as_completed(running):
+                complaint = future.result()
+                bar.update()
+                if complaint is not None:
+                    failed.append(running[future])
+                    bar.write(f"{running[future]}: {complaint}", file=sys.stderr)
+        except KeyboardInterrupt:  # those that run were interrupted as well, and save what they have
+            pool.shutdown(cancel_futures=True)
+            raise
+    return failed
+
+
+def train_one(run: Run, runs_dir: Path) -> str | None:
+    """One run in a process of its own, its output in NAME.log. None, or the last line of the log if it failed.
+
+    The one thread comes from the environment, not from threads=1: that would be another run than the command's own.
+    """
+    place = str(runs_dir / run.name).replace("'", "\\'")
+    command = [sys.executable, str(ROOT / "train.py"), *run.overrides, "tracking=local", f"run_dir='{place}'"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    log = runs_dir / f"{run.name}.log"
+    with open(log, "w") as file:
+        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment, check=False)
+    if done.returncode == 0:
+        return None
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else f"exit code {done.returncode}, and nothing said in {log}"
+
+
+def write(experiment: Experiment, runs_dir: Path) -> None:
+    """The experiment's section of docs/atlas.md and its picture; nothing changes where no run has begun."""
+    logs = atlas.read_logs(experiment, runs_dir)
+    if not any(logs.values()):
+        print(f"{experiment.name}: no runs in {runs_dir}/, nothing written")
+        return
+    document = ROOT / "docs" / "atlas.md"
+    picture = atlas.draw(document.parent / "atlas" / f"{experiment.name}.png", experiment.curves, logs)
+    link = picture and picture.relative_to(document.parent).as_posix()
+    configs = [build.stored_config(runs_dir / run.name) for run in logs]
+    content = atlas.block(experiment, runs_dir, link, datetime.date.today(), machine(configs))
+    atlas.write_section(document, experiment, content)
+    print(f"{experiment.name}: {document}")
+
+
+def machine(configs: list[dict[str, Any] | None]) -> str:
+    """The name of what runs with these settings are trained on here: the GPU, or else the CPU."""
+    if torch.cuda.is_available() and any(c and c["trainer"]["device"] != "cpu" for c in configs):
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("names", metavar="NAME", nargs="*", help="experiments; default: all")
+    p.add_argument("--jobs", type=positive, default=2, help="runs at a time (2)")
+    p.add_argument("--no-train", action="store_true", help="write from the runs there are")
+    p.add_argument("--runs", type=Path, default=Path("runs"), help="where the runs are (runs)")
+    return p
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.run_script(main, parser()))

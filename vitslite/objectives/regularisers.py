@@ -1,0 +1,131 @@
+"""Who is to follow whom, and how hard: what is done to the KL besides computing it.
+
+The KL has two sides. It pulls the posterior to the prior (q side) and the prior, with its flow, to the posterior
+(p side). In VITS the p side is all that trains the text encoder and the flow, so whatever weakens it stops them from
+learning; the functions here weaken one side and leave the other whole.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from vitslite.objectives.kl import Estimator
+from vitslite.tensors import Gaussian, Latents, SoftGaussian
+
+SCHEDULES = ("constant", "warmup", "cyclic")
+BALANCES = ("none", "sides", "channels")
+
+
+@dataclass
+class RegulariserSettings:
+    """Everything off by default, as in VITS. The weight itself (beta) is objective.weights.kl."""
+
+    schedule: str = "constant"  # of the KL's weight: constant, warmup (0 to 1 over `steps`), cyclic (every `steps`)
+    steps: int = 0
+    floor: float = 1e-4  # the least factor of warmup and cyclic; at 0 the text encoder would not train at all
+    free_bits: float = 0.0  # nats per channel and frame below which the posterior is left in peace
+    balance: str = "none"  # sides: prior and posterior by `prior_share`; channels: as NVAE balances its groups
+    prior_share: float = 0.8  # of the gradient, to the prior side
+
+    def check(self) -> None:
+        """ValueError for what has no meaning, naming the key."""
+        for name, choices in (("schedule", SCHEDULES), ("balance", BALANCES)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"objective.regulariser.{name}={getattr(self, name)}: choose {', '.join(choices)}")
+        if self.schedule != "constant" and self.steps < 1:
+            raise ValueError(f"objective.regulariser.schedule={self.schedule} needs objective.regulariser.steps=...")
+        for name in ("floor", "prior_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"objective.regulariser.{name}={getattr(self, name)}: must be between 0 and 1")
+        if not 0 <= self.free_bits < math.inf:
+            raise ValueError(f"objective.regulariser.free_bits={self.free_bits}: must be 0 (off) or more")
+        if self.free_bits and self.balance != "none":
+            raise ValueError(
+                f"objective.regulariser.free_bits and .balance={self.balance} both divide the KL: choose one of them"
+            )
+
+
+def weight_factor(settings: RegulariserSettings, step: int) -> float:
+    """What objective.weights.kl is multiplied by in step `step` (from 0).
+
+    warmup: step / steps up to 1. cyclic: the same over the first half of every `steps` steps, then 1 (Fu et al. 2019).
+    Adam divides gradients by their size, so text encoder and flow, which get nothing but the KL, hardly notice a small
+    factor; the posterior, which also hears the decoder, does.
+    """
+    if settings.schedule == "constant":
+        return 1.0
+    progress = step / settings.steps if settings.schedule == "warmup" else 2 * (step % settings.steps) / settings.steps
+    return max(settings.floor, min(1.0, progress))
+
+
+def regularised(estimator: Estimator, x: Latents, settings: RegulariserSettings) -> Float[Tensor, "B D T"]:
+    """The estimator's elements with the gradients shared out as `settings` say."""
+    if settings.free_bits:
+        return with_free_bits(estimator, x, settings.free_bits)
+    if settings.balance == "sides":
+        share = settings.prior_share
+        return share * estimator(prior_side(x)) + (1 - share) * estimator(posterior_side(x))
+    elements = estimator(x)
+    if settings.balance == "channels":
+        elements = elements * channel_coefficients(elements, x.mask)
+    return elements
+
+
+def with_free_bits(estimator: Estimator, x: Latents, free: float) -> Float[Tensor, "B D T"]:
+    """sum_c max(free, KL_c), KL_c the mean of channel c over the valid frames; on the posterior side alone.
+
+    The prior side keeps its whole gradient and adds nothing to the value: with free bits on both sides a text encoder
+    would get nothing from the channels below the limit, and at VITS' operating point (0.012 nats per element) that is
+    all of them. Source: Kingma et al. 2016, equation 15.
+    """
+    elements = estimator(posterior_side(x))
+    prior = estimator(prior_side(x))
+    per_channel = (elements * x.mask).sum((0, 2), keepdim=True) / x.mask.sum()
+    limited = torch.where(per_channel > free, elements, torch.full_like(elements, free))
+    return limited + prior - prior.detach()
+
+
+def channel_coefficients(elements: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]) -> Float[Tensor, "1 D 1"]:
+    """gamma_c = (|KL_c| + 0.01) / their mean, without gradient: NVAE's balancer, with channels for its groups.
+
+    |KL_c| is the mean over utterances of the size of each one's mean over frames. Channels that say much are pressed
+    harder, so that none falls silent. Source: Vahdat & Kautz 2020, appendix A (all alpha = 1).
+    """
+    per_utterance = (elements * mask).sum(2, keepdim=True) / mask.sum(2, keepdim=True)
+    size = per_utterance.abs().mean(0, keepdim=True) + 0.01
+    return (size / size.mean()).detach()
+
+
+def prior_side(x: Latents) -> Latents:
+    """KL(sg[q] || p): the same value, gradient to the prior and the flow alone."""
+    q = Gaussian(x.q.mean.detach(), x.q.log_std.detach())
+    if x.flow is None:
+        return x._replace(q=q, z=x.z.detach(), z_p=x.z_p.detach())
+    return x._replace(q=q).at(x.z.detach())
+
+
+def posterior_side(x: Latents) -> Latents:
+    """KL(q || sg[p]): the same value, gradient to the posterior alone. The flow belongs to the prior."""
+    p = x.p
+    if isinstance(p, SoftGaussian):
+        p = p._replace(tokens=Gaussian(*(v.detach() for v in p.tokens)))
+    else:
+        p = Gaussian(p.mean.detach(), p.log_std.detach())
+    return x._replace(p=p) if x.flow is None else x._replace(p=p, flow=_Fixed(x.flow)).at(x.z)
+
+
+class _Fixed:
+    """A flow whose parameters get no gradient, while what passes through it does."""
+
+    def __init__(self, flow: nn.Module):
+        self.flow = flow
+        self.values = {name: v.detach() for name, v in [*flow.named_parameters(), *flow.named_buffers()]}
+
+    def __call__(
+        self, z: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]
+    ) -> tuple[Float[Tensor, "B D T"], Float[Tensor, "B D T"]]:
+        return functional_call(self.flow, self.values, (z, mask))
