@@ -338,7 +338,7 @@ def test_the_probe_looks_and_does_not_touch(parts):
         parameter.grad = torch.full_like(parameter, float(i))
     state = {name: value.clone() for name, value in model.state_dict().items()}
     generator, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
-    row, durations = probe(model, objective, batch, objective.counts(batch), RATE, None)
+    row, durations = probe(model, objective, batch, objective.counts(batch), None)
     assert torch.equal(torch.get_rng_state(), generator) and (np.random.get_state()[1] == numpy_state).all()
     assert all((p.grad == i).all() for i, p in enumerate(model.parameters()))
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
@@ -350,16 +350,16 @@ def test_the_probe_looks_and_does_not_touch(parts):
         row["mas/gap_per_frame"]
         <= path_statistics(durations, batch.token_lengths, batch.frame_lengths)["mas/log_paths_per_frame"]
     )
-    again, _ = probe(model, objective, batch, objective.counts(batch), RATE, durations)
+    again, _ = probe(model, objective, batch, objective.counts(batch), durations)
     assert again.pop("mas/changed_frames") == 0.0 and again == row
     with torch.no_grad():
-        assert probe(model, objective, batch, objective.counts(batch), RATE, None)[0] == row
+        assert probe(model, objective, batch, objective.counts(batch), None)[0] == row
 
 
 def test_a_flow_that_does_not_invert_is_noticed(parts, monkeypatch):
     model, objective, batch = parts
     monkeypatch.setattr(model.flow, "inverse", lambda z_p, mask: z_p)
-    row, _ = probe(model, objective, batch, objective.counts(batch), RATE, None)
+    row, _ = probe(model, objective, batch, objective.counts(batch), None)
     assert row["latent/inverse_error"] > 1e-2
 
 

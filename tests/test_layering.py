@@ -29,6 +29,7 @@ LAYERS = [  # lowest first; a module may import from its own entry and from thos
     ],
     ["adversary"],
     ["validation"],
+    ["observer"],
     ["trainer"],
     ["settings"],
     ["combinations"],

@@ -122,13 +122,15 @@ def test_bf16_stays_close_to_fp32(compose, tmp_path):
 
 
 def test_observing_changes_nothing(compose, tmp_path):
-    quiet = run(compose, tmp_path, "quiet", "trainer.steps=6", "trainer.validate_every_steps=0")
+    silent = ["trainer.validate_every_steps=0", "trainer.diagnose_every_steps=0", "trainer.log_every_steps=0"]
+    quiet = run(compose, tmp_path, "quiet", "trainer.steps=6", *silent)
     nosy = run(
         compose,
         tmp_path,
         "nosy",
         "trainer.steps=6",
         "trainer.validate_every_steps=1",
+        "trainer.diagnose_every_steps=1",
         "trainer.sample_every_steps=2",
         "trainer.checkpoint_every_steps=1",
     )

@@ -33,6 +33,10 @@ class AudioSettings:
     f_min: float = 0.0  # Hz
     f_max: float | None = None  # Hz; None: half the sample rate
 
+    @property
+    def frames_per_second(self) -> float:
+        return self.sample_rate / self.hop_length
+
     def check(self) -> None:
         """ValueError for what no spectrogram can have, naming the key."""
         for name in ("sample_rate", "n_fft", "hop_length", "win_length", "n_mels"):

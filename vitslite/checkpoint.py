@@ -20,6 +20,7 @@ FREE_SETTINGS = (
     "trainer.steps",
     "trainer.stop_after_step",
     "trainer.log_every_steps",
+    "trainer.diagnose_every_steps",
     "trainer.validate_every_steps",
     "trainer.sample_every_steps",
     "trainer.checkpoint_every_steps",

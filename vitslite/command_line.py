@@ -141,6 +141,9 @@ def conclude(config: build.Config, trainer: Trainer) -> None:
         last = {key: value for row in validated if row["step"] == step for key, value in row.items()}
         figures = (f"{key.removeprefix('val/')} {value:.3g}" for key, value in last.items() if _is_headline(key))
         print(f"validation at step {step}: {'  '.join(figures)}")
+    words = trainer.observer.verdict(config.model)
+    if words is not None:
+        print(f"verdict:      {words}")
     samples = max((run_dir / "samples").glob("step_*"), default=None)
     curves = run_dir / "curves.png"
     print(f"checkpoints:  {trainer.checkpoints.folder}/")

@@ -97,7 +97,7 @@ def curves(path: Path, rows: list[dict[str, int | float]], keys: list[str], titl
     return _save(figure, path)
 
 
-def gradient_matrix(path: Path, values: dict[str, float]) -> Path:
+def gradient_matrix(path: Path, values: dict[str, int | float]) -> Path:
     """The gradient norm that each loss term (rows) sends to each module (columns), of keys "grad/<term>/<module>".
 
     Other keys are left out, so a whole logged row may be given. What is exactly zero is blank but for its "0".

@@ -91,6 +91,11 @@ class Tracker:
         with _staging_below(self.run_dir / "wandb"):
             self._run.log({"step": step, key: wandb.Table(columns=list(rows[0]), data=cells, allow_mixed_types=True)})
 
+    def summary(self, values: dict[str, int | float | str]) -> None:
+        """What W&B shows of the run as a whole."""
+        if self._run is not None:
+            self._run.summary.update(values)
+
     def rows(self) -> list[dict[str, int | float]]:
         """Everything logged so far."""
         if not self.metrics_path.exists():

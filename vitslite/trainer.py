@@ -14,26 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitslite import distributed, figures, report
+from vitslite import distributed
 from vitslite.adversary import Adversary
 from vitslite.checkpoint import Checkpoints
 from vitslite.datasets.data import Data
-from vitslite.diagnostics.alignment import path_statistics
-from vitslite.diagnostics.gradients import gradient_norms
-from vitslite.diagnostics.latents import latent_statistics, latent_sums
-from vitslite.diagnostics.probe import probe
 from vitslite.discriminators import Discriminator
 from vitslite.ema import EMA
 from vitslite.interrupt import StopRequest
 from vitslite.objectives.objective import Counts, Losses, Objective
+from vitslite.observer import Observer
 from vitslite.optimization import OptimizerSettings, adamw, clip, rate_factor, rate_note, update
 from vitslite.progress import Progress
 from vitslite.recognition import Recogniser
 from vitslite.tensors import Batch, Outputs
 from vitslite.tracking import Tracker
-from vitslite.validation import Validator
-
-CURVES = ["loss/kl", "loss/mel", "loss/duration", "mas/error_ms", "wer/spoken", "grad/norm"]
 
 
 @dataclass
@@ -92,11 +86,9 @@ class Trainer:
         self.adversary = None
         if discriminator is not None:
             self.adversary = Adversary(discriminator.to(device), settings.optimizer, data.audio.hop_length)
-        self.validator = Validator(data, self.objective, recogniser, device, tracker.run_dir)
+        self.observer = Observer(data, self.objective, recogniser, tracker, device)
         self.completed_steps = 0
         self.step_seconds = self.step_frames = self.step_rate = 0.0  # of the last step, for the log
-        self.seen: dict[str, float] = {}  # of the last step that is logged: what its latents and alignment look like
-        self.probed: Tensor | None = None  # durations at the last probe, to tell how many have changed
         self.best = math.inf
         self.stop_request = StopRequest()  # to this process
         self.interrupted = False  # agreed on by all ranks
@@ -110,7 +102,7 @@ class Trainer:
                 print(f"nothing to do: {self.completed_steps} steps are done (trainer.steps={self.settings.steps})")
             return
         if self.completed_steps == 0 and self.settings.diagnose_every_steps > 0:
-            self.diagnose()
+            self.probe()
         if self.completed_steps == 0 and self.settings.validate_every_steps > 0:
             self.validate()  # the baseline; a best_metric that does not exist is found now and not after an hour
         batches = self.data.loader.batches(self.completed_steps, self.settings.accumulate)
@@ -126,9 +118,9 @@ class Trainer:
                 # Once in a while: report, validate, look and listen, save.
                 progress.advance(done, metrics)
                 if self._is_logged(done):
-                    self.tracker.log(done, self.describe(metrics))
+                    self.log(metrics)
                 if self._is_time(self.settings.diagnose_every_steps):
-                    self.diagnose()
+                    self.probe()
                 validated = self._is_time(self.settings.validate_every_steps) or done == self.settings.steps
                 is_best = self.validate() if validated else False
                 if self._is_time(self.settings.sample_every_steps) or done == self.settings.steps:
@@ -138,7 +130,7 @@ class Trainer:
                     self.save(is_best)
         batches.close()  # ends the loader's workers
         if distributed.is_main() and self.completed_steps == self.settings.steps:
-            self.tracker.table(self.completed_steps, "samples", report.samples_table(self.tracker.run_dir))
+            self.observer.conclude(self.completed_steps, self.model.settings)
 
     def step(self, micro_batches: list[Batch]) -> dict[str, Tensor]:
         """Update discriminator (if any) and model once.
@@ -167,7 +159,7 @@ class Trainer:
             for name, value in losses.terms.items():
                 terms[name] = terms.get(name, 0.0) + value.detach()
         if self._is_logged(self.completed_steps + 1):
-            self.seen = self._look_at(batch, outputs)
+            self.observer.look_at(batch, outputs)
         distributed.sum_gradients(self.model.parameters())
         norm = clip(self.model, self.settings.optimizer.max_grad_norm)
         self._require_finite(norm, terms, batches)
@@ -183,27 +175,6 @@ class Trainer:
             outputs = outputs or self.model(batch)
             judgements = self.adversary.judge(outputs, batch) if judged else ()
             return self.objective(outputs, counts, *judgements, step=batch.step), outputs
-
-    def _look_at(self, batch: Batch, outputs: Outputs) -> dict[str, float]:
-        """The cheap diagnostics of a step, of this rank's last micro-batch. They read, and change nothing."""
-        if not distributed.is_main():
-            return {}
-        with torch.autocast(self.device.type, enabled=False):
-            figures = latent_statistics(latent_sums(outputs), self._frames_per_second())
-        return figures | path_statistics(outputs.durations, batch.token_lengths, batch.frame_lengths)
-
-    def diagnose(self) -> None:
-        """Log the dear diagnostics, of the weights as they are trained, on a few fixed validation utterances."""
-        if not distributed.is_main():
-            return
-        batch = self.data.features(self.data.samples.to(self.device))
-        self.model.eval()
-        with self._autocast():
-            row, self.probed = probe(
-                self.model, self.objective, batch, self.objective.counts(batch), self._frames_per_second(), self.probed
-            )
-        self.model.train()
-        self.tracker.log(self.completed_steps, row)
 
     def _update_discriminator(
         self, batches: list[Batch], counts: Counts, factor: float
@@ -243,51 +214,33 @@ class Trainer:
             f"{self.completed_steps}. Lower trainer.optimizer.learning_rate or set trainer.optimizer.max_grad_norm"
         )
 
-    def describe(self, metrics: dict[str, Tensor]) -> dict[str, float]:
-        """The metrics of the last step as they are logged, with the learning rate, norms by module and the speed."""
-        row = {f"loss/{name}": float(value) for name, value in metrics.items() if name != "grad_norm"}
-        weights = self.objective.weights_at(self.completed_steps - 1)
-        norm, limit = float(metrics["grad_norm"]), self.settings.optimizer.max_grad_norm
-        seconds_of_audio = float(self.step_frames) * self.data.audio.hop_length / self.data.audio.sample_rate
-        return row | {
-            "loss/total": sum(weight * row.get(f"loss/{name}", 0.0) for name, weight in weights.items()),
-            **self.seen,
-            "grad/norm": norm,
-            **gradient_norms(self.model, max(1.0, norm / limit) if limit > 0 else 1.0),
-            "learning_rate": self.step_rate,
-            "loss/kl_weight": weights["kl"],
-            "time/steps_per_second": 1 / self.step_seconds,
-            "time/audio_seconds_per_second": seconds_of_audio / self.step_seconds,
-        }
+    def log(self, metrics: dict[str, Tensor]) -> None:
+        max_norm, frames = self.settings.optimizer.max_grad_norm, float(self.step_frames)
+        self.observer.log_step(
+            self.completed_steps, self.model, metrics, max_norm, self.step_rate, frames, self.step_seconds
+        )
+
+    def probe(self) -> None:
+        with self._autocast():
+            self.observer.probe(self.completed_steps, self.model)
 
     def validate(self) -> bool:
         """Log the validation losses; whether `best_metric` is the lowest so far."""
         is_best = False
         if distributed.is_main():
             with self._judged_model() as model:
-                metrics = self.validator.losses(model)
-            if self.settings.best_metric not in metrics:
-                raise ValueError(
-                    f"trainer.best_metric={self.settings.best_metric} is not measured; choose one of "
-                    f"{', '.join(metrics)}"
-                )
-            self.tracker.log(self.completed_steps, metrics)
-            is_best = metrics[self.settings.best_metric] < self.best and self.completed_steps > 0
-            self.best = metrics[self.settings.best_metric] if is_best else self.best
+                metrics = self.observer.validate(self.completed_steps, model)
+            name = self.settings.best_metric
+            if name not in metrics:
+                raise ValueError(f"trainer.best_metric={name} is not measured; choose one of {', '.join(metrics)}")
+            is_best = metrics[name] < self.best and self.completed_steps > 0
+            self.best = metrics[name] if is_best else self.best
         return bool(distributed.all_sum(torch.tensor([float(is_best)], device=self.device)) > 0)
 
     def sample(self) -> None:
-        """Leave wavs, alignments, spectrograms, error rates and curves in the run directory and in W&B."""
         if distributed.is_main():
-            run_dir = self.tracker.run_dir
             with self._judged_model() as model:
-                files = self.validator.samples(model, self.completed_steps)
-                rates = self.validator.intelligibility(model)
-            if rates:
-                self.tracker.log(self.completed_steps, rates)
-            files["curves"] = figures.curves(run_dir / "curves.png", self.tracker.rows(), CURVES, run_dir.name)
-            self.tracker.media(self.completed_steps, files)
-            report.samples_page(run_dir, run_dir.name)
+                self.observer.sample(self.completed_steps, model)
         distributed.barrier()
 
     def save(self, is_best: bool) -> None:
@@ -300,7 +253,7 @@ class Trainer:
         return {
             "step": self.completed_steps,
             "best": self.best,
-            "probed": self.probed,
+            "probed": self.observer.probed,
             "model": self.model.state_dict(),
             "ema": self.ema.model.state_dict() if self.ema else None,
             "optimizer": self.optimizer.state_dict(),
@@ -314,7 +267,7 @@ class Trainer:
         if state is None:
             self.tracker.rewind(-1)  # the rows of a start that ended before its first checkpoint
             return
-        self.completed_steps, self.best, self.probed = state["step"], state["best"], state["probed"]
+        self.completed_steps, self.best, self.observer.probed = state["step"], state["best"], state["probed"]
         parts = {"model": self.model, "optimizer": self.optimizer, "ema": self.ema and self.ema.model}
         if self.adversary is not None:
             parts |= {"discriminator": self.adversary.discriminator, "optimizer_d": self.adversary.optimizer}
@@ -343,9 +296,6 @@ class Trainer:
 
     def _is_logged(self, step: int) -> bool:
         return step == 1 or (self.settings.log_every_steps > 0 and step % self.settings.log_every_steps == 0)
-
-    def _frames_per_second(self) -> float:
-        return self.data.audio.sample_rate / self.data.audio.hop_length
 
     def _is_time(self, every_steps: int) -> bool:
         return every_steps > 0 and self.completed_steps % every_steps == 0

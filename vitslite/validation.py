@@ -68,8 +68,8 @@ class Validator:
             paths.append(path_statistics(outputs.durations, batch.token_lengths, batch.frame_lengths))
             errors += self._alignment_errors(batch, outputs.durations)
         metrics = {f"val/loss/{name}": value for name, value in terms.items()}
-        frames_per_second = self.data.audio.sample_rate / self.data.audio.hop_length
-        statistics = latent_statistics(functools.reduce(LatentSums.merge, sums), frames_per_second)
+        merged = functools.reduce(LatentSums.merge, sums)
+        statistics = latent_statistics(merged, self.data.audio.frames_per_second)
         metrics |= {f"val/{key}": value for key, value in statistics.items()}
         frames = [float(b.frame_lengths.sum()) for b in self.data.validation]
         for key in ("mas/log_paths_per_frame", "mas/diagonality"):

@@ -20,7 +20,6 @@ def probe(
     objective: Objective,
     batch: Batch,
     counts: Counts,
-    frames_per_second: float,
     previous: Int[Tensor, "B L"] | None,
 ) -> tuple[dict[str, float], Int[Tensor, "B L"]]:
     """The figures of `gradients.matrix`, `sampling_variance`, `score_statistics` and the error of the flow's inverse.
