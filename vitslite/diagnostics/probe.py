@@ -51,8 +51,8 @@ def sampling_variance(x: Latents) -> dict[str, float]:
     kl/variance_half_analytic_theory                        mean of d^2 r^2 + r^4 / 2
     kl/variance_monte_carlo_theory                          mean of d^2 r^2 + (r^2 - 1)^2 / 2
 
-    with r = std_q / std_p, d = (mean_q - mean_p) / std_p. The theory is exact only per element and without a flow:
-    behind one, d and r are not those of f(z), elements of a frame depend on each other, and the two part.
+    with r = std_q / std_p, d = (f(mean_q) - mean_p) / std_p. The theory is exact only per element and without a flow:
+    behind one, r is not that of f(z), elements of a frame depend on each other, and the two part.
     half_analytic is the quieter one where r < 1 / sqrt 2.
     """
     estimators = {"half_analytic": kl.half_analytic, "monte_carlo": kl.monte_carlo}
@@ -61,9 +61,10 @@ def sampling_variance(x: Latents) -> dict[str, float]:
         drawn = in_float64(x.redrawn(k))
         for name, estimator in estimators.items():
             values[name].append(estimator(drawn))
+    pushed = in_float64(x.at(x.q.mean)).z_p
     x = in_float64(x)
     ratio = torch.exp(2 * (x.q.log_std - x.p.log_std))
-    shift = (x.q.mean - x.p.mean) ** 2 * torch.exp(-2 * x.p.log_std) * ratio
+    shift = (pushed - x.p.mean) ** 2 * torch.exp(-2 * x.p.log_std) * ratio
     found = {name: torch.stack(v).var(0) for name, v in values.items()}
     theory = {
         "half_analytic_theory": shift + 0.5 * ratio**2,
