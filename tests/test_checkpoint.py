@@ -93,6 +93,14 @@ def test_other_files_are_refused(tmp_path):
         checkpoint.read(tmp_path / "none.pt")
 
 
+def test_a_checkpoint_of_another_format_is_refused(tmp_path):
+    """The weights would load and mean something else: that would be a voice that babbles, without an error."""
+    path = tmp_path / "old.pt"
+    torch.save({"config": {}, "frontend": {}, "model": {}, "step": 1}, path)
+    with pytest.raises(ValueError, match=r"old\.pt: written in format 1, this is the code of format 2"):
+        checkpoint.read(path)
+
+
 def test_a_failed_write_leaves_the_old_one(tmp_path, monkeypatch):
     path = tmp_path / "last.pt"
     checkpoint.write(path, CONTENT)

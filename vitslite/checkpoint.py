@@ -16,6 +16,7 @@ import torch
 from vitslite import distributed
 
 # Settings that may change between two starts of one run: how long, how often one looks, where things lie.
+FORMAT = 2  # of what the weights mean. 2: the flow puts channels back in order after an odd number of couplings
 FREE_SETTINGS = (
     "trainer.steps",
     "trainer.stop_after_step",
@@ -99,7 +100,7 @@ def write(path: Path, content: dict[str, Any]) -> None:
     temporary = path.with_name(f"{path.name}.tmp.{os.getpid()}")
     try:
         with open(temporary, "wb") as file:
-            torch.save(content, file)
+            torch.save({**content, "format": FORMAT}, file)
             file.flush()
             os.fsync(file.fileno())
         _verify(temporary)
@@ -132,6 +133,11 @@ def read(path: Path) -> dict[str, Any]:
     missing = {"config", "frontend", "model", "step"} - set(content)
     if missing:
         raise ValueError(f"{path}: not a checkpoint of vitslite, it lacks {', '.join(sorted(missing))}")
+    if content.get("format", 1) != FORMAT:
+        raise ValueError(
+            f"{path}: written in format {content.get('format', 1)}, this is the code of format {FORMAT}: the same "
+            "weights would mean something else; train it again, or use the version of vitslite that wrote it"
+        )
     return content
 
 
