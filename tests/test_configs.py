@@ -73,6 +73,15 @@ def test_every_experiment_runs(compose, experiment, tmp_path):
         (["objective.regulariser.balance=both"], r"balance=both: choose none, sides, channels"),
         (["model.posterior.kind=residual"], r"add model/flow=none \(it is mean_only\)"),
         (["model.posterior.kind=residual", "model/flow=none"], r"add model\.alignment\.score=mel"),
+        (
+            [
+                "model.posterior.kind=residual",
+                "model/flow=none",
+                "model.alignment.kind=given",
+                "objective.detach_posterior=true",
+            ],
+            r"no two sides to tell apart.*or use model\.posterior\.kind=gaussian",
+        ),
         (["model.alignment.score=mel"], r"add model\.mel_head=true"),
         (["model.alignment.score=mel", "model.mel_head=true"], r"prior_mel=0: nothing would train"),
         (["objective.weights.prior_mel=1"], r"add model\.mel_head=true"),

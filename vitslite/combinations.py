@@ -61,6 +61,13 @@ def _impossible(config: Config) -> list[tuple[bool, str]]:
             "frame several: use model.alignment.kind=mas model.alignment.score=mel",
         ),
         (
+            model.posterior.kind == "residual"
+            and (objective.detach_posterior or regulariser.balance == "sides" or regulariser.free_bits > 0),
+            "model.posterior.kind=residual contains the prior, so the KL has no two sides to tell apart: go without "
+            "objective.detach_posterior, objective.regulariser.free_bits and .balance=sides, or use "
+            "model.posterior.kind=gaussian",
+        ),
+        (
             alignment.score == "mel" and alignment.kind in ("mas", "forward_sum") and not model.mel_head,
             "model.alignment.score=mel looks at what the mel head says: add model.mel_head=true "
             "objective.weights.prior_mel=1",
@@ -124,6 +131,10 @@ def departures(config: Config) -> list[str]:
         )
     if config.objective.detach_posterior:
         found.append("objective.detach_posterior=true: nothing pulls the posterior to the prior")
+    if config.objective.reduction == "per_element":
+        found.append(f"objective.reduction=per_element weighs the KL 1/{config.model.n_latent} of per_frame")
+    if regulariser.balance == "channels":
+        found.append("objective.regulariser.balance=channels: loss/kl is a weighted sum; kl/half_analytic is the KL")
     if regulariser.free_bits:
         found.append(f"objective.regulariser.free_bits={regulariser.free_bits}: loss/kl is at least that per channel")
     return found

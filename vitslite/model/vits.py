@@ -197,7 +197,8 @@ class VITS(nn.Module):
             return durations, self._expand(p_text, durations, mask)
         x, tokens = z_p, p_text
         if settings.score == "mel":
-            x, tokens = batch.mel, Gaussian(mel_text, torch.zeros_like(mel_text))
+            # Centred, so that the expanded square of the score does not cancel in fp32.
+            x, tokens = batch.mel - _LOG_MEL_MEAN, Gaussian(mel_text - _LOG_MEL_MEAN, torch.zeros_like(mel_text))
         step = batch.step if self.training else None
         with torch.no_grad(), torch.autocast(mask.device.type, enabled=False):
             log_lik = alignment.log_likelihood(x.float(), tokens.float())
