@@ -26,7 +26,7 @@ def main(out: Path, run_dir: Path, cache: Path, fault: str, overrides: list[str]
         if fault == "planted":  # every rank divides by its own lengths: the usual mistake
             world = distributed.world_size()
             forward = Objective.forward
-            objective.forward = lambda outputs, counts, *judged: _scaled(
+            objective.forward = lambda outputs, counts, *judged, step: _scaled(
                 forward(objective, outputs, _own(objective, outputs, counts), *judged), 1 / world
             )
         model = build.model(config, corpus.frontend.n_symbols)
