@@ -201,10 +201,10 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("source", metavar="SOURCE", help="a run directory, a checkpoint, or (with --reference) wavs")
     p.add_argument("--split", default="test", choices=("test", "validation", "train"))
-    p.add_argument("--limit", type=positive, default=200, help="at most so many utterances (200)")
+    p.add_argument("--limit", type=command_line.positive, default=200, help="at most so many utterances (200)")
     p.add_argument("--texts", type=Path, help="a file with one sentence per line, instead of the corpus")
     p.add_argument("--reference", type=Path, help="a corpus (metadata.csv, wavs/) to compare the wavs in SOURCE with")
-    p.add_argument("--sample-rate", type=positive, help="of that comparison, where the files differ")
+    p.add_argument("--sample-rate", type=command_line.positive, help="of that comparison, where the files differ")
     p.add_argument(
         "--recogniser", default="auto", help="auto, grammar, pocketsphinx, none, a torchaudio pipeline, a folder"
     )
@@ -214,16 +214,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--duration-noise-scale", type=float, default=0.8)
     p.add_argument("--examples", type=int, default=5, help="utterances whose wavs and pictures are kept")
     p.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    p.add_argument("--threads", type=positive, help="CPU threads; default: all cores")
+    p.add_argument("--threads", type=command_line.positive, help="CPU threads; default: all cores")
     p.add_argument("-o", "--output", type=Path)
     return p
-
-
-def positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
-    return value
 
 
 if __name__ == "__main__":

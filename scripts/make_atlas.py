@@ -115,17 +115,10 @@ def machine(configs: list[dict[str, Any] | None]) -> str:
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("names", metavar="NAME", nargs="*", help="experiments; default: all")
-    p.add_argument("--jobs", type=positive, default=2, help="runs at a time (2)")
+    p.add_argument("--jobs", type=command_line.positive, default=2, help="runs at a time (2)")
     p.add_argument("--no-train", action="store_true", help="write from the runs there are")
     p.add_argument("--runs", type=Path, default=Path("runs"), help="where the runs are (runs)")
     return p
-
-
-def positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
-    return value
 
 
 if __name__ == "__main__":

@@ -61,3 +61,14 @@ def moments(estimator, n_nodes=60, n_dims=1, **case) -> tuple[float, float]:
     values = estimator(latents(nodes, **case)).sum(1)[0].detach()
     mean = (values * weights).sum()
     return float(mean), float(((values - mean) ** 2 * weights).sum())
+
+
+def cosine_shift(z):
+    return torch.cat([z[:, :1], z[:, 1:] + torch.cos(z[:, :1])], 1), torch.zeros_like(z)
+
+
+def bent(z):
+    """A nonlinear affine flow on two channels: z0 stays, z1 is shifted and scaled by functions of z0."""
+    log_scale = 0.5 * torch.tanh(z[:, :1])
+    z_p = torch.cat([z[:, :1], torch.sin(z[:, :1]) + z[:, 1:] * torch.exp(log_scale)], 1)
+    return z_p, torch.cat([torch.zeros_like(log_scale), log_scale], 1)

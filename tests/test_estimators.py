@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from lab import F64, ONE_D_KL, FlowOf, latents, leaves_of, line, moments, quadrature
+from lab import F64, ONE_D_KL, FlowOf, bent, cosine_shift, latents, leaves_of, line, moments, quadrature
 
 from vitslite.objectives.kl import (
     ESTIMATORS,
@@ -26,18 +26,8 @@ D2R2 = (0.7 / 1.25 * R) ** 2  # d^2 r^2
 UNBIASED = [half_analytic, monte_carlo, optimal_control_variate, antithetic, sticking_the_landing]
 
 
-def cosine_shift(z):
-    return torch.cat([z[:, :1], z[:, 1:] + torch.cos(z[:, :1])], 1), torch.zeros_like(z)
-
-
 def linear_shift(z):
     return torch.cat([z[:, :1], z[:, 1:] + 0.8 * z[:, :1]], 1), torch.zeros_like(z)
-
-
-def bent(z):
-    log_scale = 0.5 * torch.tanh(z[:, :1])
-    z_p = torch.cat([z[:, :1], torch.sin(z[:, :1]) + z[:, 1:] * torch.exp(log_scale)], 1)
-    return z_p, torch.cat([torch.zeros_like(log_scale), log_scale], 1)
 
 
 def gradients(estimator, eps, **case) -> list[float]:

@@ -89,6 +89,14 @@ def run_script(main: Callable[[argparse.Namespace], None], parser: argparse.Argu
     return 0
 
 
+def positive(text: str) -> int:
+    """An argparse type: a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return value
+
+
 def explain(error: Exception) -> str:
     """Hydra's message about an override, shortened, with the nearest key there is."""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error

@@ -12,7 +12,7 @@ from vitslite.tensors import Gaussian
 INPUTS = ("linear", "mel")
 KINDS = ("gaussian", "clamped", "fixed_sigma", "residual")
 _SOFT_LIMIT, _LEAST_STD = 5.0, 0.01  # of NVAE's soft clamp
-_LOG_MEL_MEAN, _LOG_MEL_STD = -5.0, 2.5  # of speech, natural log of mel magnitudes; round figures are good enough
+LOG_MEL_MEAN, _LOG_MEL_STD = -5.0, 2.5  # of speech, natural log of mel magnitudes; round figures are good enough
 
 
 @dataclass
@@ -61,7 +61,7 @@ class PosteriorEncoder(nn.Module):
 
     def forward(self, x: Float[Tensor, "B N T"], frame_mask: Bool[Tensor, "B 1 T"]) -> Gaussian:
         if self.is_log_mel:
-            x = (x - _LOG_MEL_MEAN) / _LOG_MEL_STD
+            x = (x - LOG_MEL_MEAN) / _LOG_MEL_STD
         h = self.wavenet(self.pre(x) * frame_mask, frame_mask)
         mean, log_std = (self.proj(h).float() * frame_mask).chunk(2, dim=1)
         if self.skip is not None:

@@ -24,11 +24,10 @@ from vitslite.model.alignment import AlignmentSettings
 from vitslite.model.decoders import DecoderSettings, build_decoder
 from vitslite.model.durations import ROUNDINGS, DurationSettings, build_durations
 from vitslite.model.flows import Flow, FlowSettings
-from vitslite.model.posterior_encoder import PosteriorEncoder, PosteriorEncoderSettings
+from vitslite.model.posterior_encoder import LOG_MEL_MEAN, PosteriorEncoder, PosteriorEncoderSettings
 from vitslite.model.text_encoder import TextEncoder, TextEncoderSettings
 from vitslite.tensors import Batch, Gaussian, Latents, Outputs, Prior, SoftGaussian, sequence_mask, slice_segments
 
-_LOG_MEL_MEAN = -5.0  # of speech: where the mel head starts
 MAX_TOKEN_FRAMES = 1000  # what synthesis gives to one token at most: 11.6 s at hop 256 and 22.05 kHz
 
 
@@ -79,7 +78,7 @@ class VITS(nn.Module):
         self.decoder = build_decoder(s.decoder, s.n_latent, hop_length)
         self.mel_head = nn.Conv1d(s.text_encoder.hidden, n_mels, 1) if s.mel_head else None
         if s.mel_head:
-            nn.init.constant_(self.mel_head.bias, _LOG_MEL_MEAN)
+            nn.init.constant_(self.mel_head.bias, LOG_MEL_MEAN)  # where speech is
 
     def forward(self, batch: Batch) -> Outputs:
         """Encode both sides, align them, and decode. No step waits for the device, except a search done on the CPU."""
@@ -92,7 +91,7 @@ class VITS(nn.Module):
         # Detached: durations shall follow the encoder, not bend it (VITS, section 2.2.2).
         duration_loss = self.duration_predictor(h.detach(), token_mask, durations, batch.keys, dropout_keys)
 
-        audio, z, audio_frames = self._segments(batch, self._heard(latents))
+        audio, z, audio_frames = self._segments(batch, self._heard(latents.z, latents.z_p))
         whole = latents.mask if self.settings.segment_frames is None else None  # a segment is all valid
         audio_hat = self.decoder(z, whole)
         mel_prior = None if mel_text is None else alignment.expand(mel_text, durations, latents.mask.shape[2])
@@ -101,9 +100,13 @@ class VITS(nn.Module):
     @torch.no_grad()
     def reconstruct(self, batch: Batch) -> Float[Tensor, "B 1 S"]:
         """Copy synthesis: the whole utterances, decoded from the posterior sample that `forward` draws, too."""
-        h, p_text = self.text_encoder(batch.tokens, batch.token_mask)
-        latents, _ = self._latents(batch, p_text, self.mel_head(h).float() if self.mel_head else None)
-        return self.decoder(self._heard(latents), latents.mask)
+        said, mask = self._said(batch)
+        p = None
+        if self.settings.posterior.kind == "residual":
+            h, p_text = self.text_encoder(batch.tokens, batch.token_mask)
+            _, p = self._align(batch, p_text, mask, None, self.mel_head(h).float() if self.mel_head else None)
+        _, z, z_p, _ = self._sample(batch, said, mask, p)
+        return self.decoder(self._heard(z, z_p), mask)
 
     @torch.no_grad()
     def infer(
@@ -155,26 +158,33 @@ class VITS(nn.Module):
         self, batch: Batch, p_text: Gaussian, mel_text: Float[Tensor, "B M L"] | None
     ) -> tuple[Latents, Int[Tensor, "B L"]]:
         """Posterior, its sample, and the prior aligned with it; and frames per token."""
-        x = batch.mel if self.settings.posterior.input == "mel" else batch.spec
-        assert x is not None, "the batch has no features yet: see audio.Features"
-        mask = sequence_mask(batch.frame_lengths, x.shape[2])
-        said = self.posterior_encoder(x, mask)
-        noise = randomness.normal(batch.keys, "posterior", *said.mean.shape[1:])
+        said, mask = self._said(batch)
         if self.settings.posterior.kind == "residual":  # what the network said is relative to the prior of its frame
             durations, p = self._align(batch, p_text, mask, None, mel_text)
-            q = self.posterior_encoder.posterior(said, mask, p)
-            z = q.sample(noise) * mask
-            z_p, log_det = self.flow(z, mask)
+            q, z, z_p, log_det = self._sample(batch, said, mask, p)
         else:
-            q = self.posterior_encoder.posterior(said, mask)
-            z = q.sample(noise) * mask
-            z_p, log_det = self.flow(z, mask)
+            q, z, z_p, log_det = self._sample(batch, said, mask)
             durations, p = self._align(batch, p_text, mask, z_p, mel_text)
         return Latents(q, p, z, z_p, log_det, mask, self.flow, batch.keys), durations
 
-    def _heard(self, latents: Latents) -> Float[Tensor, "B D T"]:
+    def _said(self, batch: Batch) -> tuple[Gaussian, Bool[Tensor, "B 1 T"]]:
+        """What the posterior encoder says of the recordings, and the frame mask."""
+        x = batch.mel if self.settings.posterior.input == "mel" else batch.spec
+        assert x is not None, "the batch has no features yet: see audio.Features"
+        mask = sequence_mask(batch.frame_lengths, x.shape[2])
+        return self.posterior_encoder(x, mask), mask
+
+    def _sample(
+        self, batch: Batch, said: Gaussian, mask: Bool[Tensor, "B 1 T"], p: Prior | None = None
+    ) -> tuple[Gaussian, Float[Tensor, "B D T"], Float[Tensor, "B D T"], Float[Tensor, "B D T"]]:
+        """q, a sample z of it, zero on padding, and z_p, log_det = f(z)."""
+        q = self.posterior_encoder.posterior(said, mask, p)
+        z = q.sample(randomness.normal(batch.keys, "posterior", *q.mean.shape[1:])) * mask
+        return q, z, *self.flow(z, mask)
+
+    def _heard(self, z: Float[Tensor, "B D T"], z_p: Float[Tensor, "B D T"]) -> Float[Tensor, "B D T"]:
         """What the decoder listens to: z, or, where the flow is part of the posterior, f(z)."""
-        return latents.z if self.settings.flow.side == "prior" else latents.z_p
+        return z if self.settings.flow.side == "prior" else z_p
 
     def _align(
         self,
@@ -189,16 +199,17 @@ class VITS(nn.Module):
         Penalty and noise help training alone: what is judged under `eval()` is the alignment of the model itself.
         """
         settings, lengths = self.settings.alignment, (batch.token_lengths, batch.frame_lengths)
-        if settings.kind in ("uniform", "given"):
-            if settings.kind == "given" and batch.durations is None:
-                raise ValueError("model.alignment.kind=given: the corpus knows no durations; use mas or forward_sum")
-            even = alignment.uniform(*lengths, p_text.mean.shape[2])
-            durations = batch.durations if settings.kind == "given" else even
+        if settings.kind == "uniform":
+            durations = alignment.uniform(*lengths, p_text.mean.shape[2])
             return durations, self._expand(p_text, durations, mask)
+        if settings.kind == "given":
+            if batch.durations is None:
+                raise ValueError("model.alignment.kind=given: the corpus knows no durations; use mas or forward_sum")
+            return batch.durations, self._expand(p_text, batch.durations, mask)
         x, tokens = z_p, p_text
         if settings.score == "mel":
             # Centred, so that the expanded square of the score does not cancel in fp32.
-            x, tokens = batch.mel - _LOG_MEL_MEAN, Gaussian(mel_text - _LOG_MEL_MEAN, torch.zeros_like(mel_text))
+            x, tokens = batch.mel - LOG_MEL_MEAN, Gaussian(mel_text - LOG_MEL_MEAN, torch.zeros_like(mel_text))
         step = batch.step if self.training else None
         with torch.no_grad(), torch.autocast(mask.device.type, enabled=False):
             log_lik = alignment.log_likelihood(x.float(), tokens.float())
