@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from vitslite import atlas, build, command_line
 from vitslite.atlas import Experiment, Run
+from vitslite.runs import is_done
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,7 +54,7 @@ def choose(names: list[str]) -> list[Experiment]:
 
 def train(runs: list[Run], runs_dir: Path, jobs: int) -> list[str]:
     """Train what is not done yet, `jobs` at a time. Gives the names of the runs that failed."""
-    todo = [run for run in runs if not atlas.is_done(runs_dir / run.name)]
+    todo = [run for run in runs if not is_done(runs_dir / run.name)]
     runs_dir.mkdir(parents=True, exist_ok=True)
     failed = []
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(runs), initial=len(runs) - len(todo), unit="run") as bar:

@@ -34,6 +34,7 @@ LAYERS = [  # lowest first; a module may import from its own entry and from thos
     ["settings"],
     ["combinations"],
     ["build"],
+    ["runs", "seeds"],
     ["synthesis", "command_line", "atlas"],
     ["evaluation"],
 ]
@@ -46,6 +47,7 @@ OWNERS = {
     "numba": {"model"},
     "soundfile": {"audio"},
     "librosa": {"acoustics"},
+    "scipy": {"seeds"},
     "torchaudio": {"audio", "recognition"},
     "pocketsphinx": {"recognition"},
     "jiwer": {"recognition"},

@@ -5,24 +5,19 @@ runs are read from their directories (config.yaml, metrics.jsonl). scripts/make_
 """
 
 import datetime
-import json
-import math
 import re
 import shlex
-import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
 from vitslite import build, figures
 from vitslite.files import write_text
+from vitslite.runs import Row, is_done, last_values, planned_steps, read_rows
+from vitslite.seeds import cell
 
 FIELDS = ("Question", "Command", "Cost", "Expected", "Measured", "Columns", "Curves")
 TITLE = "# The atlas: questions, experiments, measurements\n"
-NOT_MEASURED = "-"
-# 97.5 % quantiles of Student's t for 2 to 9 degrees of freedom; with more seeds the last, a little too wide.
-T_975 = (4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622)
 
-Row = dict[str, int | float]  # of metrics.jsonl: the step, and what was logged at it
 Points = list[tuple[int, float]]  # step, value
 
 
@@ -130,51 +125,9 @@ def runs_of(experiment: Experiment) -> list[Run]:
     return list(runs.values())
 
 
-def read_rows(run_dir: Path) -> list[Row]:
-    """What a run has logged so far; none if it has not begun. A last line that was cut off is left out."""
-    path = run_dir / "metrics.jsonl"
-    if not path.is_file():
-        return []
-    *lines, _unfinished = path.read_text(encoding="utf-8").split("\n")
-    try:
-        return [json.loads(line) for line in lines]
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: damaged ({error}); delete {run_dir} and run it again") from error
-
-
 def read_logs(experiment: Experiment, runs_dir: Path) -> Logs:
     """The rows of each run of the experiment, below `runs_dir`."""
     return {run: read_rows(runs_dir / run.name) for run in runs_of(experiment)}
-
-
-def planned_steps(run_dir: Path) -> int | None:
-    """`trainer.steps` of a run; None if it has not begun, or was stopped while it wrote its settings."""
-    config = build.stored_config(run_dir) or {}
-    return config.get("trainer", {}).get("steps")
-
-
-def is_done(run_dir: Path) -> bool:
-    """Whether a run has been trained, and validated, to the last of the steps that its settings plan."""
-    planned = planned_steps(run_dir)
-    validated = (row["step"] for row in read_rows(run_dir) if any(key.startswith("val/") for key in row))
-    return planned is not None and max(validated, default=-1) >= planned
-
-
-def three_digits(value: float) -> str:
-    """Three significant digits: 0.00123, 12.3, 12300; powers of ten only below 0.0001 and from a million on."""
-    rounded = float(f"{value:.3g}")
-    return f"{rounded:.0f}" if 1000 <= abs(rounded) < 1e6 else f"{rounded:.3g}"
-
-
-def cell(values: list[float]) -> str:
-    """The values of the seeds: one alone, two side by side, of more the mean and half of its 95 % t-interval."""
-    n = len(values)
-    if n < 3:
-        return " / ".join(map(three_digits, values)) or NOT_MEASURED
-    if not all(map(math.isfinite, values)):
-        return three_digits(sum(values))  # nan or inf: there is no spread
-    half = T_975[min(n - 3, len(T_975) - 1)] * statistics.stdev(values) / math.sqrt(n)
-    return f"{three_digits(statistics.mean(values))} ± {three_digits(half)}"
 
 
 def table(columns: tuple[str, ...], logs: Logs) -> str:
@@ -182,7 +135,7 @@ def table(columns: tuple[str, ...], logs: Logs) -> str:
     header = ["variant", *(f"`{key}`" for key in columns)]
     lines = [_line(header), _line(["---"] * len(header))]
     for variant, seeds in _by_variant(logs).items():
-        found = ([row[key] for row in map(_last_values, seeds) if key in row] for key in columns)
+        found = ([row[key] for row in map(last_values, seeds) if key in row] for key in columns)
         lines.append(_line([f"`{variant}`", *map(cell, found)]))
     return "\n".join(lines)
 
@@ -239,10 +192,6 @@ def _by_variant(logs: Logs) -> dict[str, list[list[Row]]]:
     for run, rows in logs.items():
         groups.setdefault(run.variant, []).append(rows)
     return groups
-
-
-def _last_values(rows: list[Row]) -> Row:
-    return {key: value for row in rows for key, value in row.items()}
 
 
 def _line(cells: list[str]) -> str:
