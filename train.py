@@ -3,28 +3,28 @@
     python train.py                                                     the demo: makes its corpus, trains, speaks
     python train.py model=small objective.kl=monte_carlo trainer.steps=500
     python train.py data=ljspeech data.root=/path/to/LJSpeech-1.1 trainer=gpu
-    python train.py -m objective.kl=half_analytic,monte_carlo seed=0,1  four runs, one after the other
+    python train.py -m objective.kl=half_analytic,monte_carlo seed=0,1  a sweep: four runs, and a table of them
     torchrun --nproc_per_node=2 train.py ...                            two processes, same losses
 
 Everything a run leaves is in runs/<name>; the name comes from the overrides (or name=...). The same command again goes
-on where the run stopped. --cfg job shows all settings; VITSLITE_TRACE=1 shows the stack behind an error line.
+on where the run stopped, or, in a sweep, with the runs that have not come to their end. --cfg job shows all settings;
+VITSLITE_TRACE=1 shows the stack behind an error line.
 """
 
 import sys
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from vitslite import build, command_line, distributed
+from vitslite import build, command_line, distributed, runs
+from vitslite.settings import Config
 from vitslite.trainer import Trainer
 
 build.register_schema()
 
 
-def train(cfg: DictConfig, overrides: list[str]) -> Trainer:
-    """One run, from the composed configuration and the overrides it came from."""
-    config = build.parse(cfg, overrides)
+def train(config: Config, overrides: list[str]) -> Trainer:
+    """One run, from its settings and the overrides they came from."""
     with distributed.session(config.trainer.device, config.threads) as device:
         corpus = build.corpus(config)  # recordings, and text -> token ids
         data = build.data(config, corpus)  # step -> Batch
@@ -32,22 +32,29 @@ def train(cfg: DictConfig, overrides: list[str]) -> Trainer:
         discriminator = build.discriminator(config)  # audio -> judgements, or None
         objective = build.objective(config)  # Outputs -> named losses
         command_line.announce(config, device, corpus, model, discriminator)
-        checkpoints = build.checkpoints(config, corpus, device)
         recogniser = build.recogniser(config)  # what was understood, or None
-        run_dir = build.run_directory(config, corpus)
-        with build.tracker(config, run_dir, overrides) as tracker:
-            trainer = Trainer(
-                config.trainer, model, discriminator, objective, data, recogniser, tracker, checkpoints, device
-            )
-            trainer.fit()
+        with build.run_directory(config) as run_dir:  # nobody else writes there meanwhile
+            checkpoints = build.checkpoints(config, corpus, device)
+            build.write_settings(config, corpus)
+            with build.tracker(config, run_dir, overrides) as tracker:
+                trainer = Trainer(
+                    config.trainer, model, discriminator, objective, data, recogniser, tracker, checkpoints, device
+                )
+                trainer.fit()
         command_line.conclude(config, trainer)
     return trainer
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
-@command_line.one_line_errors
-def main(cfg: DictConfig) -> None:
-    train(cfg, list(HydraConfig.get().overrides.task))
+@command_line.as_job
+def main(cfg: DictConfig) -> float | None:
+    overrides, sweep = build.hydra_job()
+    config = build.parse(cfg, overrides, sweep)
+    if runs.is_trained(config):
+        command_line.say_trained(config)
+    else:
+        train(config, overrides)
+    return runs.result(config)  # what a search minimises
 
 
 if __name__ == "__main__":

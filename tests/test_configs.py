@@ -47,7 +47,7 @@ def test_every_experiment_runs(compose, experiment, tmp_path):
         "discriminator.period_channels=[4,4,4,4,4]",
         "discriminator.resolution_channels=4",
     ]
-    trainer = train.train(compose(*overrides), overrides)
+    trainer = train.train(build.parse(compose(*overrides), overrides), overrides)
     assert trainer.completed_steps == 2
     rows = trainer.tracker.rows()
     assert [row["step"] for row in rows if "loss/kl" in row] == [1, 2]
@@ -129,7 +129,7 @@ def test_every_experiment_runs(compose, experiment, tmp_path):
 )
 def test_settings_that_cannot_work_are_refused_in_one_line(compose, overrides, message):
     with pytest.raises(ValueError, match=message) as caught:
-        train.train(compose(*overrides), overrides)
+        train.train(build.parse(compose(*overrides), overrides), overrides)
     assert "\n" not in str(caught.value)
 
 

@@ -217,7 +217,7 @@ def test_t21_the_variance_of_the_readouts_after_training(compose, tmp_path):
     """
     overrides = [*NO_FLOW, "trainer.steps=60", "trainer.diagnose_every_steps=0", "trainer.sample_every_steps=0"]
     with torch.enable_grad():
-        trainer = train.train(compose(*overrides), overrides)
+        trainer = train.train(build.parse(compose(*overrides), overrides), overrides)
     model = build.model(build.parse(compose(*overrides), overrides), len(trainer.model.text_encoder.embedding.weight))
     model.load_state_dict(checkpoint.read(tmp_path / "run" / "checkpoints" / "last.pt")["model"])
     model.eval()

@@ -35,6 +35,7 @@ LAYERS = [  # lowest first; a module may import from its own entry and from thos
     ["combinations"],
     ["build"],
     ["runs", "seeds"],
+    ["sweeps"],
     ["synthesis", "command_line", "atlas"],
     ["evaluation"],
 ]
@@ -48,6 +49,7 @@ OWNERS = {
     "soundfile": {"audio"},
     "librosa": {"acoustics"},
     "scipy": {"seeds"},
+    "filelock": {"files"},
     "torchaudio": {"audio", "recognition"},
     "pocketsphinx": {"recognition"},
     "jiwer": {"recognition"},

@@ -19,7 +19,7 @@ CONFIG = {"objective": {"kl": "half_analytic"}, "seed": 0}
 
 
 def tracker(path, enabled=True, **settings) -> Tracker:
-    return Tracker(TrackingSettings(**settings), path, "demo-seed=0", "demo", ["seed=0"], CONFIG, enabled)
+    return Tracker(TrackingSettings(**{"group": "demo", **settings}), path, "demo-seed=0", ["seed=0"], CONFIG, enabled)
 
 
 def read_back(folder, *options: str) -> list[dict]:
@@ -135,7 +135,7 @@ def test_without_key_or_network_it_goes_on_offline(tmp_path, key):
     code = (
         "import sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path; "
         "from vitslite.tracking import Tracker, TrackingSettings, add_summary\n"
-        "with Tracker(TrackingSettings(init_timeout=2), Path(sys.argv[1]), 'n', 'g', [], {}) as t: "
+        "with Tracker(TrackingSettings(init_timeout=2), Path(sys.argv[1]), 'n', [], {}) as t: "
         "t.log(1, {'loss/kl': 1.0})\nprint(t.place)"
     )
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}

@@ -10,7 +10,7 @@ import torch
 from omegaconf import open_dict
 
 import train
-from vitslite import checkpoint, ema, optimization
+from vitslite import build, checkpoint, ema, optimization
 from vitslite.trainer import Trainer
 
 DISCRIMINATOR = [
@@ -27,7 +27,7 @@ def run(compose, tmp_path, name, *overrides) -> dict:
     cfg = compose("trainer.log_every_steps=1", "trainer.ema_decay=0.9", *overrides)
     with open_dict(cfg):
         cfg.run_dir = str(tmp_path / name)
-    train.train(cfg, list(overrides))
+    train.train(build.parse(cfg, list(overrides)), list(overrides))
     return checkpoint.read(tmp_path / name / "checkpoints" / "last.pt")
 
 

@@ -4,18 +4,22 @@
 with `+`, missing values, combinations that cannot work. The other functions make one part each.
 """
 
+import contextlib
 import difflib
 import hashlib
 import itertools
 import re
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
@@ -26,6 +30,7 @@ from vitslite.datasets.data import Data
 from vitslite.datasets.ljspeech import Corpus, load_corpus
 from vitslite.datasets.loader import Loader, fixed_batches
 from vitslite.discriminators import Discriminator, build_discriminator
+from vitslite.files import sole_use, write_text
 from vitslite.model.vits import VITS
 from vitslite.objectives.objective import Objective
 from vitslite.recognition import NotInstalledError, Recogniser, build_recogniser
@@ -34,6 +39,7 @@ from vitslite.text.frontend import Frontend
 from vitslite.tracking import Tracker
 
 VALIDATION_BATCH = 16  # utterances; a constant, so that data.batch_size does not change the validation losses
+_SHOWING = {"-c", "--cfg", "-i", "--info", "-h", "--help", "--hydra-help", "--version", "-sc", "--shell-completion"}
 N_SAMPLES = 3  # validation sentences that one sees and hears
 
 
@@ -42,8 +48,22 @@ def register_schema() -> None:
     ConfigStore.instance().store(name="schema", node=Config)
 
 
-def parse(cfg: DictConfig | dict[str, Any], overrides: list[str]) -> Config:
-    """The typed configuration. ValueError, in one line, for whatever is wrong with it."""
+def hydra_job() -> tuple[list[str], str | None]:
+    """Of the job that Hydra runs now: what was typed for it, and the folder of the sweep, if it is one of a sweep."""
+    hydra = HydraConfig.get()
+    return list(hydra.overrides.task), hydra.sweep.dir if hydra.mode == RunMode.MULTIRUN else None
+
+
+def swept_overrides(arguments: list[str]) -> list[str] | None:
+    """The overrides of a command line of train.py that runs a sweep; None for a single run, or if it only shows."""
+    flags = {a.split("=")[0] for a in arguments if a.startswith("-")}
+    if not flags & {"-m", "--multirun"} or flags & _SHOWING:
+        return None
+    return [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
+
+
+def parse(cfg: DictConfig | dict[str, Any], overrides: list[str], sweep: str | None = None) -> Config:
+    """The typed configuration of a run, alone or in a sweep. ValueError, in one line, for whatever is wrong with it."""
     schema = OmegaConf.structured(Config)
     plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
     try:
@@ -56,10 +76,17 @@ def parse(cfg: DictConfig | dict[str, Any], overrides: list[str]) -> Config:
         raise ValueError(unknown_key(str(error.full_key))) from error
     except OmegaConfBaseException as error:
         raise ValueError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
-    config.name = config.name or run_name(overrides)
-    config.run_dir = config.run_dir or f"runs/{config.name}"
+    config.name, config.run_dir = place(cfg, overrides)
+    config.tracking.group = config.tracking.group or sweep or group_name(overrides)
+    config.tracking.job_type = config.tracking.job_type or ("sweep" if sweep else "train")
     check(config)
     return config
+
+
+def place(cfg: DictConfig | dict[str, Any], overrides: list[str]) -> tuple[str, str]:
+    """The name of a run and its directory, from its configuration, which may be wrong elsewhere."""
+    name = cfg.get("name") or run_name(overrides)
+    return name, cfg.get("run_dir") or f"runs/{name}"
 
 
 def check(config: Config) -> None:
@@ -243,24 +270,33 @@ def checkpoints(config: Config, corpus: Corpus, device: torch.device) -> Checkpo
     return Checkpoints(Path(config.run_dir), header)
 
 
-def run_directory(config: Config, corpus: Corpus) -> Path:
-    """The run's directory, with its settings and the list of what was skipped in it."""
+@contextlib.contextmanager
+def run_directory(config: Config) -> Iterator[Path]:
+    """The run's directory, for this process and its ranks alone: two runs in one would leave neither."""
     run_dir = Path(config.run_dir)
+    if not distributed.is_main():
+        yield run_dir
+        return
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"run_dir={run_dir} cannot be made: {error.strerror}; choose another") from error
+    with sole_use(run_dir):
+        yield run_dir
+
+
+def write_settings(config: Config, corpus: Corpus) -> None:
+    """Leave the settings, and the list of what was skipped of the corpus, in the run's directory."""
     if distributed.is_main():
-        try:
-            run_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OSError(f"run_dir={run_dir} cannot be made: {error.strerror}; choose another") from error
-        (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
-        (run_dir / "skipped.tsv").write_text(corpus.skipped.report())
-    return run_dir
+        run_dir = Path(config.run_dir)
+        write_text(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
+        write_text(run_dir / "skipped.tsv", corpus.skipped.report())
 
 
 def tracker(config: Config, run_dir: Path, overrides: list[str]) -> Tracker:
-    """The run directory's own log and W&B. The overrides become tags."""
+    """The run directory's own log and W&B. The overrides become tags; `variant` is what seeds have in common."""
     tags = [o for o in overrides if not o.startswith(("name=", "run_dir=", "tracking", "hydra")) and len(o) <= 64]
     if combinations.wrong_on_purpose(config):
         tags.append("wrong-on-purpose")
-    return Tracker(
-        config.tracking, run_dir, config.name, group_name(overrides), tags, to_dict(config), distributed.is_main()
-    )
+    described = {**to_dict(config), "variant": group_name(overrides)}
+    return Tracker(config.tracking, run_dir, config.name, tags, described, distributed.is_main())

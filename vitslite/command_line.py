@@ -1,10 +1,12 @@
 """What the commands share: errors as one line, what is said at the start and at the end of a run."""
 
 import argparse
+import contextlib
 import functools
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from hydra.errors import HydraException
@@ -12,8 +14,10 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
-from vitslite import build, combinations, distributed
+from vitslite import build, combinations, distributed, sweeps
 from vitslite.datasets.ljspeech import Corpus
+from vitslite.runs import Row, read_rows
+from vitslite.sweeps import Job, Sweep
 from vitslite.trainer import Trainer
 
 USER_ERRORS = (ValueError, FloatingPointError, OSError)
@@ -31,17 +35,26 @@ def fail(message: str) -> None:
     print(f"vitslite: error: {' '.join(message.split())}", file=sys.stderr, flush=True)
 
 
-def one_line_errors(job: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """A job whose user errors become one line and an exit code; the other jobs of a sweep go on."""
+def as_job(task: Callable[[DictConfig], float | None]) -> Callable[[DictConfig], float | None]:
+    """A job whose user errors become one line and an exit code; the other jobs of a sweep go on.
 
-    @functools.wraps(job)
-    def wrapped(cfg: DictConfig) -> None:
+    What became of it is noted in the folder of the sweep. `task` gives a number if the run has come to its end.
+    """
+
+    @functools.wraps(task)
+    def wrapped(cfg: DictConfig) -> float | None:
+        overrides, folder = build.hydra_job()
+        job = Job(*build.place(cfg, overrides), overrides)
+        noted = folder is not None and distributed.is_main()
+        value = None
         try:
-            job(cfg)
+            with Sweep(Path(folder)).record(job) if noted else contextlib.nullcontext():
+                value = task(cfg)
+                job.state = "stopped" if value is None else "finished"
         except USER_ERRORS as error:
             if shows_trace():
                 raise
-            fail(str(error))
+            fail(f"{job.name}: {error}" if noted else str(error))
             _exit_codes.append(EXIT_ERROR)
         except RuntimeError as error:
             if shows_trace() or not (distributed.is_launched() and "by peer" in str(error)):
@@ -50,6 +63,7 @@ def one_line_errors(job: Callable[[DictConfig], None]) -> Callable[[DictConfig],
             _exit_codes.append(EXIT_ERROR)
         if EXIT_INTERRUPTED in _exit_codes:
             raise KeyboardInterrupt  # no further job of a sweep
+        return value
 
     return wrapped
 
@@ -58,7 +72,11 @@ def run(main: Callable[[], None]) -> int:
     """Call Hydra's entry point. Gives the exit code: 0, 2 for what the user can mend, 130 when interrupted."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises to us instead of printing a stack of its own
     _exit_codes.clear()
+    sweep = None
     try:
+        sweep = sweeps.of_command(sys.argv[1:])
+        if sweep is not None:
+            sys.argv.append(f"hydra.sweep.dir={sweep.folder}")  # where jobs find it, in whatever process they are
         main()
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: some of Hydra's own checks
         if shows_trace():
@@ -70,7 +88,18 @@ def run(main: Callable[[], None]) -> int:
         if EXIT_INTERRUPTED not in _exit_codes:  # not told to stop after a step, but in the middle of something
             fail("interrupted; what was saved before is intact, the same command goes on from there")
         return EXIT_INTERRUPTED
+    finally:
+        if sweep is not None and distributed.is_main():
+            conclude_sweep(sweep)
     return max(_exit_codes, default=0)
+
+
+def conclude_sweep(sweep: Sweep) -> None:
+    """The table of the jobs; a failed one, in whatever process it was, makes the exit code that of an error."""
+    print(sweeps.table(sweep))
+    print(f"compare them: python scripts/compare_runs.py {sweep.folder}", flush=True)
+    if any(job.state == "failed" for job in sweep.jobs()):
+        _exit_codes.append(EXIT_ERROR)
 
 
 def run_script(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> int:
@@ -143,12 +172,7 @@ def conclude(config: build.Config, trainer: Trainer) -> None:
         return
     if done < config.trainer.steps:
         print(f"stopped after step {done} of {config.trainer.steps}; the same command goes on from there")
-    validated = [row for row in tracker.rows() if any(map(_is_headline, row))]
-    if validated:
-        step = validated[-1]["step"]
-        last = {key: value for row in validated if row["step"] == step for key, value in row.items()}
-        figures = (f"{key.removeprefix('val/')} {value:.3g}" for key, value in last.items() if _is_headline(key))
-        print(f"validation at step {step}: {'  '.join(figures)}")
+    say_headline(tracker.rows())
     words = trainer.observer.verdict(config.model)
     if words is not None:
         print(f"verdict:      {words}")
@@ -162,6 +186,22 @@ def conclude(config: build.Config, trainer: Trainer) -> None:
         print(f"listen:       {run_dir / 'samples.html'} (the samples of all steps on one page)")
     print(f"metrics:      {tracker.metrics_path}   settings: {run_dir / 'config.yaml'}")
     print(tracker.place, flush=True)
+
+
+def say_trained(config: build.Config) -> None:
+    """That there is nothing to do, and what came of the run."""
+    if distributed.is_main():
+        print(f"run {config.name} is trained already, {config.trainer.steps} steps, in {config.run_dir}/")
+        say_headline(read_rows(Path(config.run_dir)))
+
+
+def say_headline(rows: list[Row]) -> None:
+    """The last validation: losses, alignment errors, word error rates."""
+    validated = [row for row in rows if any(map(_is_headline, row))]
+    if validated:
+        last = {key: value for row in validated if row["step"] == validated[-1]["step"] for key, value in row.items()}
+        figures = (f"{key.removeprefix('val/')} {value:.3g}" for key, value in last.items() if _is_headline(key))
+        print(f"validation at step {last['step']}: {'  '.join(figures)}", flush=True)
 
 
 def _is_headline(key: str) -> bool:

@@ -1,7 +1,11 @@
-"""Text files that appear whole or not at all."""
+"""Text files that appear whole or not at all, and directories that one process at a time may write to."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 
 def write_text(path: Path, text: str) -> None:
@@ -9,3 +13,18 @@ def write_text(path: Path, text: str) -> None:
     unfinished = path.with_name(f"{path.name}.tmp.{os.getpid()}")
     unfinished.write_text(text, encoding="utf-8")
     os.replace(unfinished, path)
+
+
+@contextlib.contextmanager
+def sole_use(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process. ValueError, at once, where another one holds it.
+
+    The system lets go of it when the process ends, however it ends.
+    """
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise ValueError(
+            f"{folder} is in use by another process: wait for its end, or choose another name=..."
+        ) from None

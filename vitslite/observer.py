@@ -22,7 +22,7 @@ from vitslite.model.vits import ModelSettings
 from vitslite.objectives.objective import Objective
 from vitslite.recognition import Recogniser
 from vitslite.tensors import Batch, Outputs
-from vitslite.tracking import Tracker
+from vitslite.tracking import Tracker, best_values
 from vitslite.validation import Validator
 
 CURVES = ["loss/kl", "loss/mel", "loss/duration", "mas/error_ms", "wer/spoken", "grad/norm"]
@@ -108,9 +108,10 @@ class Observer:
         report.samples_page(run_dir, run_dir.name)
 
     def conclude(self, step: int, settings: ModelSettings) -> None:
-        """What W&B shows of the run as a whole."""
+        """What W&B shows of the run as a whole: beside the last value of each key the best ones, and the verdict."""
         self.tracker.table(step, "samples", report.samples_table(self.tracker.run_dir))
-        self.tracker.summary({"verdict/kl": self.verdict(settings) or "not validated"})
+        best = {f"best/{key.removeprefix('val/')}": value for key, value in best_values(self.tracker.rows()).items()}
+        self.tracker.summary({**best, "final/step": step, "verdict/kl": self.verdict(settings) or "not validated"})
 
     def verdict(self, settings: ModelSettings) -> str | None:
         """The last validation's KL in words: positive, noise, bias of the search, collapse or a bug."""

@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from vitslite import build
+from vitslite import build, checkpoint
+from vitslite.settings import Config
 
 Row = dict[str, int | float]  # of metrics.jsonl: the step, and what was logged at it
 
@@ -34,5 +35,25 @@ def planned_steps(run_dir: Path) -> int | None:
 def is_done(run_dir: Path) -> bool:
     """Whether a run has been trained, and validated, to the last of the steps that its settings plan."""
     planned = planned_steps(run_dir)
-    validated = (row["step"] for row in read_rows(run_dir) if any(key.startswith("val/") for key in row))
-    return planned is not None and max(validated, default=-1) >= planned
+    return planned is not None and _validated_step(read_rows(run_dir)) >= planned
+
+
+def is_trained(config: Config) -> bool:
+    """Whether the run of these settings has come to its end: then there is nothing to start."""
+    run_dir = Path(config.run_dir)
+    stored = build.stored_config(run_dir)
+    if stored is None or checkpoint.changed_settings(stored, build.to_dict(config)):
+        return False
+    return _validated_step(read_rows(run_dir)) >= config.trainer.steps
+
+
+def result(config: Config) -> float | None:
+    """The lowest `trainer.best_metric` of a run that has come to its end; None of another."""
+    rows, metric = read_rows(Path(config.run_dir)), config.trainer.best_metric
+    if _validated_step(rows) < config.trainer.steps:
+        return None
+    return min((row[metric] for row in rows if row["step"] > 0 and metric in row), default=None)
+
+
+def _validated_step(rows: list[Row]) -> int:
+    return int(max((row["step"] for row in rows if any(key.startswith("val/") for key in row)), default=-1))

@@ -20,6 +20,7 @@ from wandb.errors import Error as WandbError
 from vitslite.files import write_text
 
 _MEDIA = {".png": wandb.Image, ".wav": wandb.Audio}
+_BETTER = {"val/loss/": -1, "val/mas/error": -1, "val/mas/within": 1, "val/wer/": -1, "val/cer/": -1}  # -1: lower
 MODES = ("auto", "online", "offline", "disabled")
 
 
@@ -28,7 +29,8 @@ class TrackingSettings:
     wandb: str = "auto"  # auto (online with a key, else offline), online, offline, disabled
     project: str = "vitslite"
     entity: str | None = None
-    group: str | None = None  # default: the run's name without the seed, so that seeds fold together
+    group: str | None = None  # default: the sweep, or else the run's name without the seed
+    job_type: str | None = None  # default: sweep or train
     tags: list[str] = field(default_factory=list)
     init_timeout: int = 20  # seconds to wait for the server before going offline
 
@@ -46,7 +48,6 @@ class Tracker:
         settings: TrackingSettings,
         run_dir: Path,
         name: str,
-        group: str,
         tags: list[str],
         config: dict[str, Any],
         enabled: bool = True,
@@ -57,8 +58,8 @@ class Tracker:
         self._run = None
         if enabled:
             run_dir.mkdir(parents=True, exist_ok=True)
-            group, tags = settings.group or group, [*settings.tags, *tags]
-            self._run = _start_wandb(settings, run_dir, name=name, group=group, tags=tags, config=config)
+            described = {"name": name, "group": settings.group, "job_type": settings.job_type, "config": config}
+            self._run = _start_wandb(settings, run_dir, **described, tags=[*settings.tags, *tags])
         self.place = _place(self._run)
 
     def rewind(self, step: int) -> None:
@@ -114,6 +115,20 @@ class Tracker:
             self._run = None
 
 
+def best_values(rows: list[dict[str, int | float]]) -> dict[str, int | float]:
+    """The best of each validated figure: the lowest loss or error, the largest share within a limit.
+
+    Other figures (parts of the KL, active units) have no better or worse. The one before the first step is left out.
+    """
+    best: dict[str, int | float] = {}
+    for row in rows:
+        for key, value in row.items():
+            sign = next((sign for prefix, sign in _BETTER.items() if key.startswith(prefix)), 0)
+            if sign and row["step"] > 0 and (key not in best or sign * value > sign * best[key]):
+                best[key] = value
+    return best
+
+
 def add_summary(settings: TrackingSettings, run_dir: Path, values: dict[str, int | float]) -> None:
     """Add figures to the summary of a run that has ended; nothing where the run was not in W&B.
 
@@ -165,7 +180,7 @@ def _mode(settings: TrackingSettings) -> str:
 
 
 def _init(mode: str, settings: TrackingSettings, run_dir: Path, **described: Any) -> Any:
-    """`described`: the name, group, tags and config of a new run; one that goes on has them."""
+    """`described`: the name, group, job type, tags and config of a new run; one that goes on has them."""
     return wandb.init(
         mode=mode,
         project=settings.project,
