@@ -11,7 +11,8 @@ import train
 from vitslite import build
 
 CONFIGS = ROOT / "configs"
-OPTIONS = sorted(p.relative_to(CONFIGS).with_suffix("") for p in CONFIGS.rglob("*.yaml") if p.parent != CONFIGS)
+SHARED_OUT = sorted((CONFIGS / "wandb_sweep").glob("*.yaml"))  # for `wandb sweep`, no options of Hydra's
+OPTIONS = sorted(p.relative_to(CONFIGS).with_suffix("") for p in CONFIGS.glob("*/**/*.yaml") if p not in SHARED_OUT)
 EXPERIMENTS = sorted(p.stem for p in (CONFIGS / "experiment").glob("*.yaml"))
 
 
@@ -32,6 +33,26 @@ def test_every_key_in_a_file_belongs_to_the_schema(option):
     known = build.known_keys()
     for key in build.checkpoint.flatten(content):
         assert package + key in known, f"{option}: {package + key}"
+
+
+@pytest.mark.parametrize("path", SHARED_OUT, ids=lambda path: path.stem)
+def test_what_wandb_shares_out_are_runs(compose, path):
+    """Each parameter, at its first and at its last value, as `wandb agent` types it."""
+    content = yaml.safe_load(path.read_text())
+    assert (content["program"], content["method"]) == ("train.py", path.stem)
+    assert content["command"][-1] == "${args_no_hyphens}"  # key=value, as Hydra wants it, not --key=value
+    ends = {
+        key: (p["value"],)
+        if "value" in p
+        else (p["values"][0], p["values"][-1])
+        if "values" in p
+        else (p["min"], p["max"])
+        for key, p in content["parameters"].items()
+    }
+    for end in (0, -1):
+        overrides = [f"{key}={values[end]}" for key, values in ends.items()]
+        config = build.parse(compose(*overrides), overrides)
+        assert content["metric"]["name"].startswith("val/") and config.trainer.steps > 0
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -11,9 +11,10 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from vitslite import audio
-from vitslite.tracking import Tracker, TrackingSettings, add_summary
+from vitslite.tracking import Tracker, TrackingSettings, add_summary, best_values
 
 CONFIG = {"objective": {"kl": "half_analytic"}, "seed": 0}
 
@@ -103,6 +104,26 @@ def test_a_resumed_run_keeps_its_id_and_repeats_no_row(tmp_path, monkeypatch):
         second.log(4, {"loss/kl": 40.0})
     assert (tmp_path / "run" / "wandb_id").read_text() == run_id
     assert [row["loss/kl"] for row in second.rows()] == [1.0, 2.0, 3.0, 40.0]
+
+
+def test_under_an_agent_of_wandb_the_run_is_the_agents(tmp_path):
+    """In a process of its own: W&B reads its environment once."""
+    code = (
+        "import sys; from pathlib import Path; from vitslite.tracking import Tracker, TrackingSettings\n"
+        "with Tracker(TrackingSettings(), Path(sys.argv[1]), 'n', [], {}) as t: t.log(1, {'loss/kl': 1.0})"
+    )
+    environment = os.environ | {"WANDB_MODE": "offline", "WANDB_SWEEP_ID": "abc123", "WANDB_RUN_ID": "fromagent"}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=environment | {"PYTHONPATH": str(ROOT)})
+    assert (tmp_path / "wandb_id").read_text() == "fromagent"
+
+
+def test_the_best_of_a_figure_is_the_lowest_error_or_the_largest_share():
+    rows = [
+        {"step": 0, "val/loss/mel": 0.1, "val/mas/within_50ms": 1.0},  # before the first step
+        {"step": 5, "val/loss/mel": 3.0, "val/mas/within_50ms": 0.5, "val/kl/half_analytic": 1.0, "loss/mel": 0.2},
+        {"step": 9, "val/loss/mel": 4.0, "val/mas/within_50ms": 0.7, "val/mas/error_ms": 20.0},
+    ]
+    assert best_values(rows) == {"val/loss/mel": 3.0, "val/mas/within_50ms": 0.7, "val/mas/error_ms": 20.0}
 
 
 def test_jobs_of_a_sweep_do_not_mix(tmp_path, monkeypatch):

@@ -63,7 +63,10 @@ def swept_overrides(arguments: list[str]) -> list[str] | None:
 
 
 def parse(cfg: DictConfig | dict[str, Any], overrides: list[str], sweep: str | None = None) -> Config:
-    """The typed configuration of a run, alone or in a sweep. ValueError, in one line, for whatever is wrong with it."""
+    """The typed configuration of a run, alone or of a sweep with that folder.
+
+    ValueError, in one line, for whatever is wrong with it.
+    """
     schema = OmegaConf.structured(Config)
     plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
     try:
@@ -77,7 +80,7 @@ def parse(cfg: DictConfig | dict[str, Any], overrides: list[str], sweep: str | N
     except OmegaConfBaseException as error:
         raise ValueError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     config.name, config.run_dir = place(cfg, overrides)
-    config.tracking.group = config.tracking.group or sweep or group_name(overrides)
+    config.tracking.group = config.tracking.group or (Path(sweep).name if sweep else group_name(overrides))
     config.tracking.job_type = config.tracking.job_type or ("sweep" if sweep else "train")
     check(config)
     return config

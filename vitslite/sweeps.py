@@ -153,5 +153,5 @@ def _label(job: Job, jobs: list[Job]) -> str:
     return " ".join(o for o in job.overrides if o not in common) or job.name
 
 
-def _shown(value: float | None) -> str:
+def _shown(value: int | float | None) -> str:
     return NOT_MEASURED if value is None else three_digits(value)

@@ -164,6 +164,7 @@ def _start_wandb(settings: TrackingSettings, run_dir: Path, **described: Any) ->
         print(f"W&B: cannot reach the server ({str(error).splitlines()[0]}); this run is logged offline", flush=True)
         (run_dir / "wandb_id").unlink()  # the failed attempt holds on to its id for as long as this process lives
         run = _init("offline", settings, run_dir, **described)
+    (run_dir / "wandb_id").write_text(run.id)  # under `wandb agent` it is the agent who chooses
     run.define_metric("step")
     run.define_metric("*", step_metric="step")  # W&B's own counter would drop the steps a resumed run repeats
     return run
