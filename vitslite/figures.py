@@ -1,5 +1,8 @@
-"""Pictures: the alignment, the spectrograms, the curves. The one owner of matplotlib. Each function writes a PNG."""
+"""Pictures: the alignment, the spectrograms, the curves. The one owner of matplotlib. Each function writes a PNG, but
+for `panel_svg`, which gives the text of an SVG."""
 
+import io
+import re
 import textwrap
 from pathlib import Path
 
@@ -10,12 +13,19 @@ matplotlib.use("Agg")  # before pyplot: no display is needed or looked for
 import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Float, Int
-from matplotlib.colors import LogNorm
+from matplotlib.colors import LogNorm, to_hex
+from matplotlib.ticker import LogLocator
 from PIL import Image
 from torch import Tensor
 
 TITLE_WIDTH = 90  # characters; longer sentences are cut
-DASH_PERIOD = 12.0  # line widths, of atlas_curves
+DASH_PERIOD = 12.0  # line widths, of atlas_curves and panel_svg
+INK = "#010203"  # of what becomes CSS's currentColor in an SVG: no line has this colour
+
+SVG_METADATA = ("Date", "Creator", "Format", "Type")  # none of it: a date would change with every drawing
+SVG_UNWANTED = r'<defs>\s*<style.*?</defs>|<!--.*?-->|\s(width|height)="[\d.]+pt"'  # it is as wide as its place
+
+Points = list[tuple[int, float]]  # step, value
 
 
 def alignment(
@@ -123,7 +133,7 @@ def gradient_matrix(path: Path, values: dict[str, int | float]) -> Path:
     return _save(figure, path)
 
 
-def atlas_curves(path: Path, panels: dict[str, dict[str, list[list[tuple[int, float]]]]]) -> Path:
+def atlas_curves(path: Path, panels: dict[str, dict[str, list[Points]]]) -> Path:
     """A panel per metric: key -> variant -> for each seed its points (step, value).
 
     A variant has one colour in all panels. Its line is the mean over the seeds, its band reaches from the lowest to
@@ -133,8 +143,7 @@ def atlas_curves(path: Path, panels: dict[str, dict[str, list[list[tuple[int, fl
     """
     variants = list(dict.fromkeys(variant for panel in panels.values() for variant in panel))
     assert variants, "no curves to show"
-    palette = plt.get_cmap("tab10" if len(variants) <= 10 else "tab20").colors
-    colours = {variant: palette[i % len(palette)] for i, variant in enumerate(variants)}
+    colours = dict(zip(variants, palette(len(variants)), strict=True))
     inks = dict(zip(variants, np.linspace(1.0, 0.5, len(variants)), strict=True))
     n_columns = min(3, len(panels))
     n_rows = -(-len(panels) // n_columns)
@@ -144,9 +153,7 @@ def atlas_curves(path: Path, panels: dict[str, dict[str, list[list[tuple[int, fl
     for axes, (key, panel) in zip(grid.flat, panels.items(), strict=False):
         for variant, seeds in panel.items():
             _mean_and_range(axes, seeds, colours[variant], inks[variant])
-        values = [value for seeds in panel.values() for points in seeds for _, value in points]
-        if values and min(values) > 0 and max(values) > 30 * min(values):
-            axes.set_yscale("log")
+        _choose_scale(axes, [points for seeds in panel.values() for points in seeds])
         axes.set(xlabel="step")
         axes.set_title(key, fontsize=10)
         axes.grid(alpha=0.3)
@@ -161,18 +168,74 @@ def atlas_curves(path: Path, panels: dict[str, dict[str, list[list[tuple[int, fl
     return path
 
 
-def _mean_and_range(
-    axes: plt.Axes, seeds: list[list[tuple[int, float]]], colour: tuple[float, ...], ink: float
-) -> None:
-    """One variant in one panel; `ink` is the part of its line that is drawn."""
+def panel_svg(name: str, training: dict[int, list[Points]], validation: dict[int, list[Points]], n: int) -> str:
+    """One panel for a page: of each of `n` variants, by number, the points of its seeds.
+
+    Training is a line and a band as in `atlas_curves`; validation dots, the mean, and a thin line from the lowest seed
+    to the highest. What is of variant i has ids that begin with "v{i}-", other ids begin with `name`, which must be
+    its own on the page. Text and axes have the colour of the page's text. The same points give the same text.
+    """
+    colours, inks = palette(n), np.linspace(1.0, 0.5, n)
+    look = {f"{part}.color": INK for part in ("text", "xtick", "ytick")} | {"axes.edgecolor": INK, "grid.color": INK}
+    with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 8, "axes.linewidth": 0.6, **look}):
+        figure = plt.figure(figsize=(3.6, 2.1))
+        axes = figure.add_axes((0.14, 0.12, 0.84, 0.78))
+        for i, seeds in training.items():
+            _mean_and_range(axes, seeds, colours[i], inks[i], gid=f"v{i}-{name}-line")
+        for i, seeds in validation.items():
+            steps, low, mean, high = _over_seeds(seeds)
+            axes.plot(steps, mean, "o", color=colours[i], markersize=3, gid=f"v{i}-{name}-dots")
+            axes.vlines(steps, low, high, color=colours[i], linewidth=0.8, gid=f"v{i}-{name}-range")
+        _choose_scale(axes, [points for part in (training, validation) for seeds in part.values() for points in seeds])
+        if axes.get_yscale() == "log":  # 0.2 and 5, not powers: a panel spans a decade or two
+            low, high = axes.get_ylim()
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 500 * low else (1,)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("")
+        axes.grid(alpha=0.15, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(SVG_METADATA))
+        plt.close(figure)
+    svg = re.sub(SVG_UNWANTED, "", file.getvalue(), flags=re.DOTALL)
+    svg = re.sub(r'(\bid="|url\(#|href="#)(?!v\d+-)', rf"\g<1>{name}-", svg[svg.index("<svg") :])
+    # Coordinates, not the text between tags, to 0.01 of 259 units in width: finer than any screen.
+    svg = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag[0]), svg)
+    return re.sub(r"\n\s*", "\n", svg.replace(INK, "currentColor")).strip()
+
+
+def palette(n: int) -> list[str]:
+    """Colours of n variants, as #rrggbb; after twenty they begin anew."""
+    colours = plt.get_cmap("tab10" if n <= 10 else "tab20").colors
+    return [to_hex(colours[i % len(colours)]) for i in range(n)]
+
+
+def _choose_scale(axes: plt.Axes, lines: list[Points]) -> None:
+    """A logarithmic axis for what is positive and spans a factor of more than 30."""
+    values = [value for points in lines for _, value in points]
+    if values and min(values) > 0 and max(values) > 30 * min(values):
+        axes.set_yscale("log")
+
+
+def _over_seeds(seeds: list[Points]) -> tuple[list[int], list[float], list[float], list[float]]:
+    """Steps, and at each the lowest, the mean and the highest of the seeds that have it."""
     by_step: dict[int, list[float]] = {}
     for step, value in (point for points in seeds for point in points):
         by_step.setdefault(step, []).append(value)
     steps = sorted(by_step)
-    low, mean, high = ([f(by_step[step]) for step in steps] for f in (np.min, np.mean, np.max))
+    low, mean, high = ([float(f(by_step[step])) for step in steps] for f in (np.min, np.mean, np.max))
+    return steps, low, mean, high
+
+
+def _mean_and_range(
+    axes: plt.Axes, seeds: list[Points], colour: str | tuple[float, ...], ink: float, gid: str | None = None
+) -> None:
+    """One variant in one panel; `ink` is the part of its line that is drawn, `gid` its id in an SVG."""
+    steps, low, mean, high = _over_seeds(seeds)
     dashes = (0, (DASH_PERIOD * ink, DASH_PERIOD * (1 - ink))) if ink < 1 else "-"
-    axes.plot(steps, mean, color=colour, linewidth=1.3, linestyle=dashes, marker="." if len(steps) < 20 else None)
-    axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
+    marker = "." if len(steps) < 20 else None
+    axes.plot(steps, mean, color=colour, linewidth=1.3, linestyle=dashes, marker=marker, gid=gid)
+    axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0, gid=gid and f"{gid}-band")
 
 
 def _save(figure: plt.Figure, path: Path, dpi: int = 110) -> Path:

@@ -19,7 +19,7 @@ def half_interval(values: list[float]) -> float:
     return float(student.ppf(0.975, n - 1)) * statistics.stdev(values) / math.sqrt(n)
 
 
-def three_digits(value: float) -> str:
+def three_digits(value: int | float) -> str:
     """Three significant digits: 0.00123, 12.3, 12300; powers of ten only below 0.0001 and from a million on."""
     rounded = float(f"{value:.3g}")
     return f"{rounded:.0f}" if 1000 <= abs(rounded) < 1e6 else f"{rounded:.3g}"
@@ -33,3 +33,44 @@ def cell(values: list[float]) -> str:
     if not all(map(math.isfinite, values)):
         return three_digits(sum(values))  # nan or inf: there is no spread
     return f"{three_digits(statistics.mean(values))} ± {three_digits(half_interval(values))}"
+
+
+def plus_minus(mean: float, half: float, signed: bool = False) -> str:
+    """Mean and half of its interval, both to the second significant digit of the latter: 17.845, 1.23 -> 17.8 ± 1.2."""
+    if not 1e-5 <= half < 1e6 or not math.isfinite(mean):
+        texts = three_digits(mean), three_digits(half)
+    else:
+        decimals = 1 - math.floor(math.log10(half))
+        texts = [f"{round(value, decimals):.{max(0, decimals)}f}" for value in (mean, half)]
+    return f"{'+' if signed and mean > 0 else ''}{texts[0]} ± {texts[1]}"
+
+
+def needed_seeds(differences: list[float], most: int = 100) -> int | None:
+    """The smallest n whose interval would leave out 0: t(0.975, n - 1) s / sqrt(n) < |mean|. None above `most`.
+
+    It takes the mean and the spread s of these differences for the true ones; of few seeds both are rough.
+    """
+    mean, spread = abs(statistics.mean(differences)), statistics.stdev(differences)
+    enough = (n for n in range(2, most + 1) if float(student.ppf(0.975, n - 1)) * spread / math.sqrt(n) < mean)
+    return next(enough, None)
+
+
+def difference_in_words(differences: list[float]) -> str:
+    """What the differences (variant - baseline, one per common seed) say: lower, higher, equal or not resolved."""
+    n = len(differences)
+    if n == 0:
+        return "no common seed"
+    wrong = sum(not math.isfinite(d) for d in differences)
+    if wrong:
+        return f"not finite in {wrong} of {n} seed{'s' if n > 1 else ''}"
+    mean = statistics.mean(differences)
+    if n == 1:
+        return f"1 common seed: no interval, {'+' if mean > 0 else ''}{three_digits(mean)}"
+    if not any(differences):
+        return f"equal in every seed ({n} seeds)"
+    half = half_interval(differences)
+    figures = f"{plus_minus(mean, half, signed=True)} ({n} seeds)"
+    if abs(mean) > half:
+        return f"{'lower' if mean < 0 else 'higher'}: {figures}"
+    needed = needed_seeds(differences)
+    return f"not resolved: {figures}; {f'about {needed}' if needed else 'more than 100'} seeds would be needed"
