@@ -58,7 +58,7 @@ def same(a: Path, b: Path) -> bool:
 
 @pytest.fixture(scope="module")
 def grid(cache, tmp_path_factory):
-    """2 x 2 x 3 runs, killed in the middle, and the same command again: folder, what was done at the kill, last words."""
+    """2 x 2 x 3 runs, killed in the middle, and the same command again: folder, what was done before, last words."""
     folder = tmp_path_factory.mktemp("sweep")
     arguments = ["-m", *FAST, *GRID]
     process = start(*arguments, cache=cache, cwd=folder)

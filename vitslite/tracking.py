@@ -6,6 +6,7 @@ online, otherwise it writes an offline run into the run directory and says how t
 
 import contextlib
 import json
+import math
 import os
 import secrets
 from collections.abc import Iterator
@@ -124,7 +125,8 @@ def best_values(rows: list[dict[str, int | float]]) -> dict[str, int | float]:
     for row in rows:
         for key, value in row.items():
             sign = next((sign for prefix, sign in _BETTER.items() if key.startswith(prefix)), 0)
-            if sign and row["step"] > 0 and (key not in best or sign * value > sign * best[key]):
+            counts = sign and row["step"] > 0 and math.isfinite(value)
+            if counts and (key not in best or sign * value > sign * best[key]):
                 best[key] = value
     return best
 
