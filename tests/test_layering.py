@@ -51,6 +51,7 @@ OWNERS = {
     "yaml": {"comparison_runs"},
     "matplotlib": {"figures"},
     "numba": {"model"},
+    "triton": {"model"},
     "soundfile": {"audio"},
     "librosa": {"acoustics"},
     "scipy": {"seeds"},

@@ -21,6 +21,7 @@ import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -172,19 +173,27 @@ def monotonic_alignment(
     """Frames per token on the path of greatest summed `log_lik`: int64, at least 1 per token, 0 on padding.
 
     Equal scores stay in the token, so slack goes to the last one: zeros for 6 frames and 3 tokens give [1, 1, 4].
-    What lies beyond the lengths is never read. The search runs on the CPU (see `alignment_cpu`); a score on another
-    device is copied there, which waits for it, and the durations go back.
+    What lies beyond the lengths is never read. On a GPU the search runs there, and nothing waits for it (see
+    `alignment_triton`); everywhere else on the CPU (see `alignment_cpu`), a score on another device being copied there.
 
-    Raises ValueError naming the utterance: no tokens, fewer frames than tokens, or NaN or infinity in the score.
+    Raises ValueError naming the utterance: no tokens, fewer frames than tokens, or NaN or infinity in the score. Not on
+    a GPU, where one would have to wait to learn of it: such an utterance gets even durations there. Lengths that do not
+    fit are left out when the data is read. What made the score NaN is in the KL as well, since even durations use
+    every token and every frame, and the trainer stops at a loss that is not finite.
     """
+    score = log_lik.detach().transpose(1, 2).float()
+    if device_search := _device_search(log_lik.device):
+        durations, finite = device_search.durations(score, token_lengths, frame_lengths)
+        even = uniform(token_lengths.clamp(1, score.shape[2]), frame_lengths, score.shape[2])
+        return torch.where(finite[:, None], durations, even)
+
     from vitslite.model import alignment_cpu  # here, so that reading or importing a model does not load the compiler
 
     lengths = torch.stack([token_lengths, frame_lengths]).cpu()
     _check_lengths(*lengths.tolist(), ids)
     assert lengths[0].max() <= log_lik.shape[1] and lengths[1].max() <= log_lik.shape[2], "lengths exceed the score"
-    score = log_lik.detach().transpose(1, 2).to("cpu", torch.float32).contiguous()
     durations, finite = alignment_cpu.durations(
-        score.numpy(), *lengths.to(torch.int64).numpy(), n_threads=torch.get_num_threads()
+        score.cpu().contiguous().numpy(), *lengths.to(torch.int64).numpy(), n_threads=torch.get_num_threads()
     )
     if not finite.all():
         bad = [name for name, ok in zip(ids, finite, strict=True) if not ok]
@@ -218,6 +227,17 @@ def dense(durations: Int[Tensor, "B L"], n_frames: int) -> Bool[Tensor, "B L T"]
     ends = durations.cumsum(1)[:, :, None]
     frames = torch.arange(n_frames, device=durations.device)
     return (frames >= ends - durations[:, :, None]) & (frames < ends)
+
+
+def _device_search(device: torch.device) -> ModuleType | None:
+    """`alignment_triton`, on a GPU where Triton is installed (it comes with the CUDA builds of torch) and can start."""
+    if device.type != "cuda":
+        return None
+    try:
+        from vitslite.model import alignment_triton  # here, as it loads a compiler, too
+    except ImportError:
+        return None
+    return alignment_triton if alignment_triton.can_start() else None
 
 
 def _check_lengths(token_lengths: list[int], frame_lengths: list[int], ids: list[str]) -> None:
