@@ -7,6 +7,7 @@ special case, and a module without a gradient on some rank cannot hang the other
 
 import contextlib
 import datetime
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 
@@ -14,8 +15,11 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 TIMEOUT = datetime.timedelta(minutes=10)  # the first step of a slow rank must fit; the library's default is 30
+
+_sessions = itertools.count()  # of this process; the same on all ranks, as they run the same jobs
 
 
 def is_launched() -> bool:
@@ -51,16 +55,27 @@ def session(device: str = "auto", threads: int | None = None) -> Iterator[torch.
     chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(chosen)
+    before = torch.get_num_threads()
     if threads is not None:
         torch.set_num_threads(threads)
     if is_launched():
-        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=TIMEOUT)
+        _join("nccl" if on_gpu else "gloo")
     try:
         yield chosen
         barrier()  # leave together: torchrun takes a rank that is gone early for a failure
     finally:
+        torch.set_num_threads(before)  # the next job of a sweep may want all cores
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _join(backend: str) -> None:
+    """Make the process group. A sweep makes one per job, each under a name of its own: the store forgets nothing,
+    and ranks would look for one another at the addresses of the last time.
+    """
+    store, rank, world_size = next(rendezvous("env://", timeout=TIMEOUT))
+    store = dist.PrefixStore(f"session_{next(_sessions)}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT)
 
 
 def barrier() -> None:
