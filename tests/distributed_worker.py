@@ -41,7 +41,7 @@ def main(out: Path, run_dir: Path, cache: Path, fault: str, overrides: list[str]
             objective,
             data,
             None,
-            build.tracker(config, build.run_directory(config, corpus), overrides),
+            build.tracker(config, Path(config.run_dir), overrides),
             build.checkpoints(config, corpus, device),
             device,
         )

@@ -744,7 +744,7 @@ def test_a_view_is_made_and_then_brought_up_to_date(monkeypatch, fake_api, tmp_p
     tracking_remote.save_view("project", None, ["kl/k3"], ["a.b", "c"], stored)
     assert asked == [address] and saved == [view, view]
     assert [section.name for section in view.sections] == ["settings", "kl"]
-    assert view.sections[1].panels[0].groupby is None and len(view.runset_settings.groupby) == 2
+    assert view.sections[1].panels[0].groupby.name == "variant" and len(view.runset_settings.groupby) == 2
 
 
 def test_without_the_package_or_a_key_no_view(monkeypatch, fake_api, tmp_path):
