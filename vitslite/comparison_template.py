@@ -23,17 +23,10 @@ PAGE = Template("""<!DOCTYPE html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>$title</title>
 <style>
-:root { color-scheme: light dark; --ink: #1d2126; --paper: #fcfcfa; --soft: #6a717b; --line: #dfe1e4;
-  --mark: #ffdf94; --now: #eef4ff; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e6e9; --paper: #16181c; --soft: #989fa9; --line: #33373e; --mark: #6d5310; --now: #1e2735; }
-}
-body { margin: 0 auto; max-width: 84rem; padding: 1.5rem 1rem 4rem; background: var(--paper); color: var(--ink);
-  font: 1rem/1.5 system-ui, sans-serif; }
-h1 { margin: 0; font-size: 1.5rem; overflow-wrap: anywhere; }
+$base
+body { max-width: 84rem; }
 h2 { margin: 0 0 .5rem; font: 1.3rem/1.35 Georgia, serif; }
 h3 { margin: 1.5rem 0 .5rem; font: 1.1rem/1.35 Georgia, serif; overflow-wrap: anywhere; }
-section { margin-top: 2.5rem; padding-top: 1.5rem; border-top: 1px solid var(--line); }
 .about, thead th, thead button, small, .missing { color: var(--soft); font-size: .875rem; font-weight: normal; }
 .about { max-width: 60rem; overflow-wrap: anywhere; }
 .about > * { margin: .5rem 0; }
@@ -73,7 +66,6 @@ svg * { stroke-linejoin: round; stroke-linecap: butt; }
 .recording, .voices .of { font-size: .875rem; }
 audio { display: block; width: 100%; max-width: 28rem; height: 2.25rem; }
 img { display: block; width: 100%; height: auto; margin-top: .5rem; border-radius: 4px; background: #fff; }
-mark { padding: 0 .15em; border-radius: 3px; background: var(--mark); color: inherit; }
 del { color: var(--soft); }
 @media (max-width: 45rem) {
   tbody th { min-width: 9rem; max-width: 12rem; }

@@ -12,6 +12,7 @@ from string import Template
 from typing import NamedTuple
 from urllib.parse import quote
 
+from vitslite import stylesheet
 from vitslite.files import write_text
 
 # "don't" is one word; quotation marks around a word are not part of it; accents may stand as marks of their own.
@@ -40,6 +41,7 @@ def samples_page(run_dir: Path, title: str) -> Path | None:
         return None
     curves = _link(run_dir, run_dir / "curves.png")
     page = _PAGE.substitute(
+        base=stylesheet.BASE,
         title=escape(title),
         curves=f'<a href="{curves}"><img class="curves" src="{curves}" alt="curves"></a>' if curves else "",
         sections="\n".join(_section(run_dir, samples) for samples in sentences.values()),
@@ -200,16 +202,9 @@ _PAGE = Template("""<!DOCTYPE html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>$title</title>
 <style>
-:root { color-scheme: light dark; --ink: #1d2126; --paper: #fcfcfa; --soft: #6a717b; --line: #dfe1e4;
-  --mark: #ffdf94; --now: #eef4ff; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e6e9; --paper: #16181c; --soft: #989fa9; --line: #33373e; --mark: #6d5310; --now: #1e2735; }
-}
-body { margin: 0 auto; max-width: 68rem; padding: 1.5rem 1rem 4rem; background: var(--paper); color: var(--ink);
-  font: 1rem/1.5 system-ui, sans-serif; }
-h1 { margin: 0; font-size: 1.5rem; overflow-wrap: anywhere; }
+$base
+body { max-width: 68rem; }
 h2 { margin: 0 0 .75rem; font: 1.3rem/1.35 Georgia, serif; overflow-wrap: anywhere; }
-section { margin-top: 2.5rem; padding-top: 1.5rem; border-top: 1px solid var(--line); }
 .about, .recording span, thead th, .missing { color: var(--soft); font-size: .875rem; font-weight: normal; }
 .about { max-width: 48rem; }
 img { display: block; border-radius: 4px; background: #fff; }
@@ -224,7 +219,6 @@ th:last-child, .pictures { width: 15rem; padding-right: 0; }
 .pictures a, .pictures .missing { display: inline-block; width: 7.2rem; }
 .pictures img { width: 7.2rem; height: 4rem; object-fit: cover; }
 .heard { margin: .35rem 0 0; font-size: .9rem; line-height: 1.35; overflow-wrap: anywhere; }
-mark { padding: 0 .15em; border-radius: 3px; background: var(--mark); color: inherit; }
 del, .heard em { color: var(--soft); }
 button { padding: .35rem .9rem; border: 1px solid var(--line); border-radius: 1rem; background: none; color: inherit;
   font: inherit; font-size: .875rem; cursor: pointer; }
