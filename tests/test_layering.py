@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "vitslite"
 
 LAYERS = [  # lowest first; a module may import from its own entry and from those above it in this list
-    ["tensors", "randomness", "distributed", "files"],
+    ["tensors", "randomness", "distributed", "files", "stylesheet"],
     ["audio", "text"],
     ["datasets", "model"],
     ["discriminators"],
@@ -18,7 +18,6 @@ LAYERS = [  # lowest first; a module may import from its own entry and from thos
         "acoustics",
         "recognition",
         "report",
-        "stylesheet",
         "diagnostics",
         "figures",
         "tracking",

@@ -83,7 +83,7 @@ def sections(keys: Collection[str], groups: list[str]) -> list[Any]:
                 title=name,
                 x="step",
                 y=[key for key in (name, f"val/{name}") if key in keys],
-                groupby=v2.Config(groups[0]) if len(groups) == 1 else None,  # of several: as the table of runs is
+                groupby=v2.Config(groups[0] if len(groups) == 1 else "variant"),  # "variant": all but the seed
                 groupby_aggfunc="mean",
                 groupby_rangefunc="minmax",
             )
