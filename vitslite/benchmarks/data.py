@@ -1,0 +1,162 @@
+"""Batches: how much of them is padding, what they cost the host, and whether a step has to wait for them.
+
+The peer is the loader as published: linear spectrograms computed once and kept in files, read and padded for every
+batch beside the audio, all in 32-bit floats. Ours moves 16-bit audio, and makes spectrograms on the device.
+"""
+
+import itertools
+import time
+import wave
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from vitslite.audio import AudioSettings, Features, LinearSpectrogram, read_wav
+from vitslite.benchmarks.corpus import N_CLIPS, speech_frames, write_corpus
+from vitslite.benchmarks.measuring import Effort, timed
+from vitslite.benchmarks.result import Row, Section, ratio, times
+from vitslite.benchmarks.step import BASE, Compose, build_trainer
+from vitslite.datasets.ljspeech import Corpus, DataSettings, Utterance
+from vitslite.datasets.loader import Loader
+from vitslite.datasets.sampler import Sampler
+from vitslite.tensors import Batch
+from vitslite.timing import Call
+from vitslite.trainer import Trainer
+
+MEMORY, DISK, FEATURES = "vitslite: clips in memory", "vitslite: clips on disk", "vitslite: in memory, and spectrograms"
+PUBLISHED = "as published: cached spectrograms"
+WAITING_STEPS = 3  # that are timed, after one that is not
+
+
+def run(
+    compose: Compose, effort: Effort, folder: Path, n_items: int, n_batches: int, model: str, n_step: int
+) -> list[Section]:
+    """All three questions. `n_batches` x `n_items` clips are written to `folder`; steps take `n_step` of them."""
+    base = [*BASE, f"trainer.device={effort.device.type}", "trainer.precision=fp32", f"model={model}"]
+    config = compose([*base, "discriminator=none", f"data.batch_size={n_step}"])
+    corpus = write_corpus(folder, speech_frames(n_items * n_batches, config.audio), config.audio)
+    trainer = build_trainer(config, corpus, effort.device, folder / "run")
+    return [
+        padding(config.audio, n_items),
+        host_time(corpus, config.audio, effort, n_items, n_batches),
+        waiting(trainer, f"model={model} discriminator=none", n_step),
+    ]
+
+
+def padding(settings: AudioSettings, n_items: int) -> Section:
+    """Valid frames over all frames, padding included, in an epoch of LJSpeech's size."""
+    lengths = speech_frames(N_CLIPS, settings)
+    sampler = Sampler(lengths, n_items, seed=0)
+    sorted_in_pools = [sampler.batch(step) for step in range(sampler.steps_per_epoch)]
+    order = torch.randperm(len(lengths), generator=torch.Generator().manual_seed(0)).tolist()
+    at_random = [order[i : i + n_items] for i in range(0, n_items * sampler.steps_per_epoch, n_items)]
+    rows: list[Row] = [
+        {"what": name, "valid / padded frames": valid_share(lengths, batches)}
+        for name, batches in (("vitslite: sampler", sorted_in_pools), ("batches at random", at_random))
+    ]
+    mean = float(np.mean(lengths)) / settings.frames_per_second
+    return Section(f"padding in batches of {n_items}, {N_CLIPS} simulated clips, mean {mean:.2f} s", rows)
+
+
+def valid_share(lengths: list[int], batches: list[list[int]]) -> float:
+    """sum of lengths / sum over batches of (size x longest)."""
+    valid = sum(lengths[i] for batch in batches for i in batch)
+    return valid / sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
+
+
+def host_time(corpus: Corpus, settings: AudioSettings, effort: Effort, n_items: int, n_batches: int) -> Section:
+    """Making the same batches of the same clips, in turn, in one process; files come from the system's cache."""
+    loaders = {
+        name: Loader(corpus.train, DataSettings(batch_size=n_items, cache_audio=cached), settings, seed=0)
+        for name, cached in ((MEMORY, True), (DISK, False))
+    }
+    published = PublishedLoader(corpus.train, settings)
+    features = Features(settings)
+    making = {
+        MEMORY: loaders[MEMORY].make,
+        DISK: loaders[DISK].make,
+        FEATURES: lambda step: features(Batch(**loaders[MEMORY].make(step))),
+        PUBLISHED: lambda step: published.make(loaders[DISK].sampler.batch(step)),
+    }
+    for step in range(n_batches):
+        loaders[MEMORY].make(step)  # reads every clip once, as the first epoch does
+    calls = {}
+    for name, make in making.items():
+        steps = itertools.cycle(range(n_batches))
+        calls[name] = Call(make, lambda steps=steps: (next(steps),))
+    timings = timed(calls, replace(effort, device=torch.device("cpu")))  # the host's clocks, whatever the device
+    sizes = {name: megabytes(call.run(0)) for name, call in calls.items()}
+    rows = [row | {"MB": sizes[name]} for name, row in zip(calls, times(timings), strict=True)]
+    ratios = [ratio(timings, name, PUBLISHED) for name in (MEMORY, DISK, FEATURES)]
+    note = "With spectrograms: where they are made on the CPU. On a GPU the device makes them."
+    return Section(f"host time per batch of {n_items}", rows, ratios, [note])
+
+
+class PublishedLoader:
+    """Files of audio and of spectrograms -> batches in floats, as in VITS' data_utils: sorted by length, padded.
+
+    Spectrograms lie beside the audio, as tensors [F, T] of 32-bit floats; making them is not part of the time.
+    """
+
+    def __init__(self, utterances: list[Utterance], settings: AudioSettings):
+        self.utterances, self.hop_length = utterances, settings.hop_length
+        linear = LinearSpectrogram(settings.n_fft, settings.hop_length, settings.win_length)
+        for u in utterances:
+            audio = torch.from_numpy(read_wav(u.path, settings.sample_rate)).float()[None, None] / 32768
+            torch.save(linear(audio, torch.tensor([audio.shape[2]]))[0], u.path.with_suffix(".spec.pt"))
+
+    def make(self, indices: list[int]) -> tuple[Tensor, ...]:
+        """tokens, their lengths, spectrograms, theirs, audio, its own."""
+        items = [self.item(self.utterances[i]) for i in indices]
+        items.sort(key=lambda item: item[1].shape[1], reverse=True)
+        columns = zip(*items, strict=True)
+        return tuple(part for column in columns for part in padded(list(column)))
+
+    def item(self, u: Utterance) -> tuple[Int[Tensor, " L"], Float[Tensor, "F T"], Float[Tensor, "1 S"]]:
+        with wave.open(str(u.path), "rb") as file:
+            samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)
+        audio = torch.from_numpy(samples.astype(np.float32)) / 32768
+        return torch.tensor(u.tokens), torch.load(u.path.with_suffix(".spec.pt")), audio[None]
+
+
+def padded(tensors: list[Tensor]) -> tuple[Tensor, Int[Tensor, " B"]]:
+    """One tensor, zero behind the end of each along the last axis, and the lengths."""
+    lengths = torch.tensor([t.shape[-1] for t in tensors])
+    together = torch.zeros(len(tensors), *tensors[0].shape[:-1], int(lengths.max()), dtype=tensors[0].dtype)
+    for row, t in zip(together, tensors, strict=True):
+        row[..., : t.shape[-1]] = t
+    return together, lengths
+
+
+def megabytes(batch: Batch | dict | tuple) -> float:
+    """Of all tensors of a batch."""
+    values = batch if isinstance(batch, tuple) else (vars(batch) if isinstance(batch, Batch) else batch).values()
+    return sum(value.nbytes for value in values if isinstance(value, Tensor)) / 1e6
+
+
+def waiting(trainer: Trainer, name: str, n_items: int) -> Section:
+    """How long `Trainer.fit` waits for each batch, as a share of the step with it."""
+    batches = trainer.data.loader.batches(0)
+    waits, totals = [], []
+    for _ in range(1 + WAITING_STEPS):
+        begin = time.perf_counter()
+        parts = next(batches)
+        waits.append(time.perf_counter() - begin)
+        trainer.step(parts)
+        trainer.completed_steps += 1
+        if trainer.device.type == "cuda":
+            torch.cuda.synchronize()
+        totals.append(time.perf_counter() - begin)
+    batches.close()
+    wait, total = sum(waits[1:]), sum(totals[1:])
+    row: Row = {
+        "what": f"{name}, batches of {n_items}",
+        "wall ms per step": 1000 * total / WAITING_STEPS,
+        "of it waiting": 1000 * wait / WAITING_STEPS,
+        "share": wait / total,
+    }
+    return Section("waiting for data, with no worker process", [row])
