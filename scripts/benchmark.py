@@ -6,6 +6,7 @@
     python scripts/benchmark.py step trainer.precision=bf16 --models small
     python scripts/benchmark.py infer                   synthesis with either decoder
     python scripts/benchmark.py data                    padding, host time per batch, waiting for data
+    python scripts/benchmark.py diagnostics             what looking costs
     python scripts/benchmark.py gpu -o OUT              what a GPU can show of it, in one go
 
 What is compared runs in turn, in one process, on one thread; ratios are medians over rounds, with quartiles. Believe
@@ -24,7 +25,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from vitslite import build, command_line
-from vitslite.benchmarks import data, infer, mas, plots, result, step
+from vitslite.benchmarks import data, diagnostics, infer, mas, plots, result, step
 from vitslite.benchmarks.corpus import device_of
 from vitslite.benchmarks.mas import Shape
 from vitslite.benchmarks.measuring import Effort
@@ -71,6 +72,10 @@ def measure_infer(arguments: argparse.Namespace, folder: Path) -> list[Section]:
 def measure_data(arguments: argparse.Namespace, folder: Path) -> list[Section]:
     a = arguments
     return data.run(compose, effort_of(a), folder, a.batch, a.batches, a.model, a.step_batch)
+
+
+def measure_diagnostics(arguments: argparse.Namespace, folder: Path) -> list[Section]:
+    return [diagnostics.run(compose, effort_of(arguments), folder, arguments.steps, arguments.overrides)]
 
 
 def measure_gpu(arguments: argparse.Namespace, folder: Path) -> list[Section]:
@@ -162,6 +167,10 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--batches", type=positive, default=4, help="different ones that are made, of temporary files (4)")
     c.add_argument("--model", default="tiny", help="whose steps wait for data (tiny)")
     c.add_argument("--step-batch", type=positive, default=8, help="utterances of those steps (8)")
+
+    c = command("diagnostics", measure_diagnostics, 1, "what looking at a run costs")
+    c.add_argument("--steps", type=positive, default=400)
+    c.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="the run; default: the demo")
 
     c = command("gpu", measure_gpu, 10, "what a GPU can show of it; also left as benchmark.json and benchmark.md")
     c.add_argument("--batch", type=positive, default=64, help="utterances of a training step (64)")

@@ -13,8 +13,6 @@ import argparse
 import datetime
 import difflib
 import os
-import platform
-import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -26,6 +24,7 @@ from tqdm import tqdm
 
 from vitslite import atlas, build, command_line
 from vitslite.atlas import Experiment, Run
+from vitslite.benchmarks import result
 from vitslite.runs import is_done
 
 ROOT = Path(__file__).parents[1]
@@ -108,9 +107,7 @@ def machine(configs: list[dict[str, Any] | None]) -> str:
     """The name of what runs with these settings are trained on here: the GPU, or else the CPU."""
     if torch.cuda.is_available() and any(c and c["trainer"]["device"] != "cpu" for c in configs):
         return torch.cuda.get_device_name()
-    cpuinfo = Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else None
-    return found[1].strip() if found else platform.processor() or platform.machine()
+    return result.processor()
 
 
 def parser() -> argparse.ArgumentParser:

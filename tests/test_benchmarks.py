@@ -13,9 +13,9 @@ import torch
 from conftest import ROOT
 from matplotlib.image import imread
 
-from vitslite import command_line, timing
+from vitslite import build, command_line, timing
 from vitslite.audio import AudioSettings, Features
-from vitslite.benchmarks import corpus, data, infer, mas, result, step
+from vitslite.benchmarks import corpus, data, diagnostics, infer, mas, result, step
 from vitslite.benchmarks.mas import Peer, Shape
 from vitslite.benchmarks.measuring import Effort, count_operations
 from vitslite.datasets.ljspeech import DataSettings
@@ -401,6 +401,16 @@ def test_commands_print_their_tables(command, monkeypatch, tmp_path, capsys):
             ("B", n, 5, 12) for n in (1, 1, 2, 4)
         ]
         assert imread(tmp_path / "mas.png").shape[1] == 1000
+
+
+def test_what_looking_costs_is_clocked_apart(compose, tmp_path):
+    looked = ["trainer.diagnose_every_steps=2", "trainer.log_every_steps=1"]
+    effort = Effort(1, torch.device("cpu"))
+    section = diagnostics.run(lambda o: build.parse(compose(*o), o), effort, tmp_path, 3, looked)
+    seconds = {row["what"].split(":")[0]: row["cpu s"] for row in section.rows}
+    assert set(seconds) == {"3 training steps", "probe", "look_at", "log_step", "together"}
+    assert all(value > 0 for value in seconds.values())
+    assert seconds["together"] == pytest.approx(seconds["probe"] + seconds["look_at"] + seconds["log_step"])
 
 
 def test_the_last_override_wins(monkeypatch):

@@ -56,7 +56,7 @@ def machine() -> dict[str, Any]:
     """Where and when: a ratio depends on it less than a time does, but it does."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 1),
@@ -117,7 +117,7 @@ def _cell(value: str | int | float | None) -> str:
     return three_digits(value) if isinstance(value, float) else str(value)
 
 
-def _processor() -> str:
+def processor() -> str:
     """Its name; Linux alone says it in a file."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.is_file() else []
