@@ -417,7 +417,7 @@ PLAIN = [
 
 
 class TagsOnly(Tracker):
-    def __init__(self, settings, run_dir, name, group, tags, *_):
+    def __init__(self, settings, run_dir, name, tags, *_):
         self.tags = tags
 
 

@@ -181,7 +181,7 @@ def monotonic_alignment(
     fit are left out when the data is read. What made the score NaN is in the KL as well, since even durations use
     every token and every frame, and the trainer stops at a loss that is not finite.
     """
-    score = log_lik.detach().transpose(1, 2).float()
+    score = log_lik.detach().transpose(1, 2).to(torch.float32)
     if device_search := _device_search(log_lik.device):
         durations, finite = device_search.durations(score, token_lengths, frame_lengths)
         even = uniform(token_lengths.clamp(1, score.shape[2]), frame_lengths, score.shape[2])
