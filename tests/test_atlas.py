@@ -3,6 +3,7 @@
 import datetime
 import importlib.util
 import json
+import shutil
 import sys
 
 import matplotlib.pyplot as plt
@@ -53,9 +54,13 @@ def read(folder, head):
     return atlas.read(folder / "colour.yaml")
 
 
-def log(run_dir, rows, steps=100, end="\n"):
-    """A run directory as the trainer leaves it."""
-    run_dir.mkdir(parents=True, exist_ok=True)
+def log(run_dir, rows, steps=100, end="\n", finished=None):
+    """A run directory as the trainer leaves it, at its end if `finished` says at which step."""
+    shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
+    (run_dir / "checkpoints").mkdir(parents=True)
+    (run_dir / "checkpoints" / "last.pt").touch()
+    if finished is not None:
+        (run_dir / "checkpoints" / "finished").write_text(f"{finished}\n")
     (run_dir / "config.yaml").write_text(f"trainer:\n  steps: {steps}\n  device: cpu\n")
     (run_dir / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + end)
 
@@ -65,7 +70,7 @@ def log_all(experiment, runs_dir):
     for run, mel in zip(atlas.runs_of(experiment), (1.0, 1.5, 0.123456, 0.2, 4000.0), strict=True):
         noise = {"kl/noise": 10 * mel} if run.variant == "paint=red" else {}
         first = {"step": 1, "loss/mel": 5.0, "kl/noise": 7.0} if noise else {"step": 1, "loss/mel": 6.0}
-        log(runs_dir / run.name, [first, {"step": 100, **noise}, {"step": 100, "val/loss/mel": mel}])
+        log(runs_dir / run.name, [first, {"step": 100, **noise}, {"step": 100, "val/loss/mel": mel}], finished=100)
 
 
 # Heads
@@ -218,16 +223,16 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path):
         read_rows(tmp_path)
 
 
-def test_a_run_is_done_when_its_last_step_is_validated(tmp_path):
+def test_a_run_is_done_when_it_has_come_to_the_end_of_its_plan(tmp_path):
     assert not is_done(tmp_path / "none")
-    for rows, steps, done in (
-        ([{"step": 100, "val/loss/mel": 1.0}], 100, True),
-        ([{"step": 100, "val/loss/mel": 1.0}, {"step": 100, "wer": 1.0}], 100, True),
-        ([{"step": 50, "val/loss/mel": 1.0}, {"step": 100, "loss/mel": 1.0}], 100, False),
-        ([{"step": 100, "val/loss/mel": 1.0}], 200, False),
-    ):
-        log(tmp_path, rows, steps)
+    validated = [{"step": 100, "val/loss/mel": 1.0}]
+    for steps, finished, done in ((100, 100, True), (100, 120, True), (100, None, False), (200, 100, False)):
+        log(tmp_path, validated, steps, finished=finished)
         assert is_done(tmp_path) == done
+    log(tmp_path, validated, finished=100)
+    (tmp_path / "checkpoints" / "last.pt").unlink()  # to start anew
+    assert not is_done(tmp_path)
+    log(tmp_path, validated, finished=100)
     (tmp_path / "config.yaml").write_text("")  # stopped while it was written
     assert not is_done(tmp_path)
 
@@ -293,7 +298,7 @@ def test_a_block_says_where_its_figures_are_from(experiment, tmp_path):
     ]
     runs = atlas.runs_of(experiment)
     log(tmp_path / runs[1].name, [{"step": 40, "loss/mel": 1.0}])
-    (tmp_path / runs[4].name / "metrics.jsonl").unlink()
+    shutil.rmtree(tmp_path / runs[4].name)
     assert atlas.block(experiment, tmp_path, None, DATE, "a machine").endswith(
         "\n\nNot trained to the end: `paint=red` seed 1 (40 of 100 steps), `paint=red size=[1,2]` seed 0 (no steps)."
     )
@@ -359,7 +364,9 @@ with open("calls.txt", "a") as file:
 if settings["paint"] == "blue" and settings["seed"] == "1":
     print("something first")
     sys.exit("vitslite: error: no more blue")
-place.mkdir(parents=True)
+(place / "checkpoints").mkdir(parents=True)
+for name in ("last.pt", "finished"):
+    (place / "checkpoints" / name).write_text("10")
 (place / "config.yaml").write_text("trainer: {steps: 10, device: cpu}")
 value = {"red": 1.0, "blue": 2.0}[settings["paint"]]
 (place / "metrics.jsonl").write_text(json.dumps({"step": 10, "val/loss/mel": value, "loss/mel": value}) + "\\n")

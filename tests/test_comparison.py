@@ -487,8 +487,25 @@ def test_a_sweep_names_its_runs_and_what_failed(runs, tmp_path):
     compared = compare(sweep)
     assert [run.name for run in compared.runs] == ["half_analytic-0", "monte_carlo-0"]
     assert compared.failed == {"bad": "ValueError: <no> such estimator"}
-    assert len(compared.remarks) == 2 and "gone" in compared.remarks[0] and "torn.json" in compared.remarks[1]
+    assert len(compared.remarks) == 2 and "torn.json" in compared.remarks[0] and "gone" in compared.remarks[1]
     assert page_of(sweep).tables["Failed"][1][1][0] == "ValueError: <no> such estimator"
+
+
+def test_a_sweep_is_whole_from_anywhere_and_before_all_jobs_have_begun(runs, tmp_path, monkeypatch):
+    """Directories are relative to where it was started, and the plan knows those that this start has not reached."""
+    sweep = tmp_path / "runs" / "sweeps" / "kl"
+    (sweep / "jobs").mkdir(parents=True)
+    places = {name: f"{runs.name}/{name}" for name in ("half_analytic-0", "monte_carlo-0")}
+    (sweep / "sweep.json").write_text(json.dumps({"name": "kl", "overrides": [], "jobs": places}))
+    begun = {"name": "monte_carlo-0", "run_dir": places["monte_carlo-0"], "state": "running"}
+    (sweep / "jobs" / "monte_carlo-0.json").write_text(json.dumps(begun))
+    for cwd in (tmp_path, sweep):
+        monkeypatch.chdir(cwd)
+        compared = compare(sweep)
+        assert [run.name for run in compared.runs] == ["half_analytic-0", "monte_carlo-0"] and not compared.remarks
+    (sweep / "sweep.json").write_text("{")
+    assert [run.name for run in compare(sweep).runs] == ["monte_carlo-0"]
+    assert "damaged" in compare(sweep).remarks[0]
 
 
 # Curves

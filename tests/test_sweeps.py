@@ -43,6 +43,17 @@ def finish(process: subprocess.Popen) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
+def asked(overrides: list[str]):
+    return sweeps.of_command(["-m", *overrides])
+
+
+def finished_run(folder: Path) -> None:
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.yaml").write_text("trainer: {steps: 4}\n")
+    (folder / "checkpoints" / "last.pt").touch()
+    (folder / "checkpoints" / "finished").write_text("4\n")
+
+
 def trained_runs(folder: Path) -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(folder.glob("runs/*/config.yaml"))}
 
@@ -149,6 +160,12 @@ def test_a_run_that_is_trained_is_not_started_again(compose, tmp_path):
     assert runs.is_trained(config)
     rows = runs.read_rows(tmp_path / "run")
     assert runs.result(config) == min(row["val/loss/mel"] for row in rows if row["step"] > 0 and "val/loss/mel" in row)
+    note = tmp_path / "run" / "checkpoints" / "finished"
+    for lacking in (note, note.with_name("last.pt")):  # as after a kill while the last samples were made
+        kept = lacking.read_bytes()
+        lacking.unlink()
+        assert not runs.is_trained(config) and not runs.is_done(tmp_path / "run")
+        lacking.write_bytes(kept)
     longer = build.parse(compose("trainer.steps=3"), [])
     assert not runs.is_trained(longer) and runs.result(longer) is None
     assert runs.is_trained(build.parse(compose("trainer.steps=2", "trainer.log_every_steps=5"), []))
@@ -194,22 +211,49 @@ def test_the_name_of_a_sweep_comes_from_the_command():
 )
 def test_what_is_no_sweep_leaves_no_folder(arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert sweeps.of_command(arguments) is None
+    with sweeps.of_command(arguments) as sweep:
+        assert sweep is None
     assert list(tmp_path.iterdir()) == []
 
 
 def test_jobs_that_would_be_one_run_are_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="2 jobs of this sweep would be the one run demo-seed=0"):
-        sweeps.of_command(["-m", "trainer.steps=1,2", "seed=0,1"])
+    collide = [["seed=0,1", "run_dir=runs/one"], ["run_dir=runs/one,runs/two"]]
+    for overrides in (["trainer.steps=1,2", "seed=0,1"], ["seed=0,1", "name=one"], *collide):
+        with pytest.raises(ValueError, match="2 jobs of this sweep would be one run"), asked(overrides):
+            pass
     assert list(tmp_path.iterdir()) == []
-    assert sweeps.of_command(["-m", "trainer.steps=1,2", "name=a,b"]) is not None
+
+
+def test_the_plan_has_the_places_of_the_jobs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for overrides, planned in (
+        (["seed=0,1"], {"demo-seed=0": "runs/demo-seed=0", "demo-seed=1": "runs/demo-seed=1"}),
+        (["name=a,b"], {"a": "runs/a", "b": "runs/b"}),
+        (["seed=0,1", "name=try-${seed}"], {}),  # known when they are there
+        (["hydra/sweeper=optuna", "seed=0,1"], {}),
+        (["experiment=glob(lab*)"], {}),
+    ):
+        with asked(overrides) as sweep:
+            assert sweep.planned() == planned
+
+
+def test_one_process_at_a_time_in_a_sweep(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with asked(["seed=0,1"]) as sweep:
+        (sweep.folder / "jobs").mkdir()
+        (sweep.folder / "jobs" / "a.json").write_text("{}")
+        with pytest.raises(ValueError, match="in use by another process"), asked(["seed=0,1"]):
+            pass
+        assert (sweep.folder / "jobs" / "a.json").exists()  # nobody has touched its notes
+    with asked(["seed=0,1"]):
+        assert list((sweep.folder / "jobs").iterdir()) == []
 
 
 def test_what_became_of_the_jobs(tmp_path):
     sweep = Sweep(tmp_path / "s")
     names = ["finished", "stopped", "nan", "bug", "killed", "waiting"]
-    sweep.plan(["seed=0,1"], names)
+    sweep.plan(["seed=0,1"], {name: str(tmp_path / name) for name in names})
     jobs = {name: Job(name, str(tmp_path / name), ["a=1", f"name={name}"]) for name in names}
     (tmp_path / "finished").mkdir()
     rows = [{"step": 0, "val/loss/mel": 2.0}, {"step": 4, "val/loss/mel": 0.12345, "val/loss/kl": 3}]
@@ -225,7 +269,7 @@ def test_what_became_of_the_jobs(tmp_path):
     running = sweep.record(jobs["killed"])
     running.__enter__()  # and nothing more: its process is gone
     lines = sweeps.table(sweep).splitlines()
-    states = "1 finished, 1 stopped, 2 failed, 1 killed, 1 not started"
+    states = "1 finished, 1 stopped, 2 failed, 1 not ended, 1 not started"
     assert lines[0] == f"sweep s: {states}"
     assert [line.split() for line in lines[1:4]] == [
         ["loss/mel", "loss/kl"],
@@ -233,8 +277,13 @@ def test_what_became_of_the_jobs(tmp_path):
         ["name=stopped", "stopped", "-", "-"],
     ]
     assert lines[-2:] == ["failed: nan: step 3: not finite: kl", "failed: bug: RuntimeError: shapes differ"]
-    sweep.plan(["seed=0,1"], names)  # the same command again starts its notes anew
-    assert sweep.jobs() == []
+    (tmp_path / "finished" / "metrics.jsonl").write_text("x\n")  # a damaged file does not take the table along
+    (tmp_path / "s" / "jobs" / "nan.json").write_text('{"name"')
+    assert "finished: finished: " in sweeps.table(sweep) and "2 not started" in sweeps.table(sweep)
+    sweep.plan(["seed=0,1"], {name: str(tmp_path / name) for name in names})
+    assert {job.state for job in sweep.jobs()} == {"not started"}  # the same command again starts its notes anew
+    finished_run(tmp_path / "bug")
+    assert [job.name for job in sweep.jobs() if job.state == "finished"] == ["bug"]  # but a trained run is one
 
 
 def test_the_end_of_a_sweep_is_an_error_if_a_job_was(tmp_path, monkeypatch, capsys):
@@ -248,4 +297,15 @@ def test_the_end_of_a_sweep_is_an_error_if_a_job_was(tmp_path, monkeypatch, caps
 
     assert command_line.run(main) == 2
     assert "failed: demo-seed=0: elsewhere" in capsys.readouterr().out
+    assert command_line.run(lambda: None) == 2  # a launcher that says nothing, and nothing was trained
+    assert "2 not started" in capsys.readouterr().out
+
+    def lost() -> None:
+        raise RuntimeError("a process of the launcher died")
+
+    assert command_line.run(lost) == 2
+    said = capsys.readouterr()
+    assert "2 not started" in said.out and said.err.startswith("vitslite: error: RuntimeError: a process of")
+    for seed in (0, 1):
+        finished_run(tmp_path / "runs" / f"demo-seed={seed}")
     assert command_line.run(lambda: None) == 0

@@ -177,6 +177,20 @@ def single_runs(overrides: list[str], sweep: bool) -> list[list[str]]:
     return [list(run) for run in itertools.product(*choices.values())] if sweep else [overrides]
 
 
+def planned_runs(overrides: list[str]) -> list[tuple[str, str]]:
+    """Name and directory of each run of a sweep; none where that is known only as it goes on.
+
+    That is so for a search, for values that only Hydra can list (glob(...)), and for names made by interpolation.
+    """
+    if any(o.startswith("hydra/sweeper=") or ("${" in o and o.startswith(("name=", "run_dir="))) for o in overrides):
+        return []
+    try:
+        runs = single_runs(overrides, sweep=True)
+    except ValueError:
+        return []  # Hydra will say what is wrong with it, if anything is
+    return [place(dict(part.split("=", 1) for part in run if "=" in part), run) for run in runs]
+
+
 def stored_config(run_dir: Path) -> dict[str, Any] | None:
     """The settings that a run left in its directory, as plain dictionaries; None where there are none."""
     path = run_dir / "config.yaml"

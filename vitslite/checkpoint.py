@@ -14,9 +14,10 @@ from typing import Any
 import torch
 
 from vitslite import distributed
+from vitslite.files import write_text
 
-# Settings that may change between two starts of one run: how long, how often one looks, where things lie.
 FORMAT = 2  # of what the weights mean. 2: the flow puts channels back in order after an odd number of couplings
+# Settings that may change between two starts of one run: how long, how often one looks, where things lie.
 FREE_SETTINGS = (
     "trainer.steps",
     "trainer.stop_after_step",
@@ -35,6 +36,7 @@ FREE_SETTINGS = (
     "name",
 )
 
+FINISHED = "finished"  # a file beside the checkpoints, with the number of steps
 ADVICE = "delete it to start anew, or put another checkpoint of the run (best.pt) in its place"
 
 
@@ -59,9 +61,14 @@ class Checkpoints:
 
     def save(self, state: dict[str, Any], is_best: bool) -> None:
         """Write `last.pt`, and `best.pt` as well if this is the best so far."""
+        (self.folder / FINISHED).unlink(missing_ok=True)
         write(self.last, {**self.header, **state})
         if is_best:
             write(self.best, {**self.header, **state})
+
+    def conclude(self, step: int) -> None:
+        """Note that the run has come to its end: the last step is trained, validated, heard and saved."""
+        write_text(self.folder / FINISHED, f"{step}\n")
 
     def take_last(self) -> dict[str, Any] | None:
         """The state to go on from, or None for a fresh start; once, so that its memory is free afterwards."""
@@ -92,6 +99,12 @@ class Checkpoints:
         if changed and distributed.is_main():
             print(f"note: going on in another environment, so not bit for bit: {'; '.join(changed)}", flush=True)
         return stored
+
+
+def finished_step(run_dir: Path) -> int:
+    """The step at which a run came to its end, with all that belongs to it; -1 of a run that has not."""
+    note = run_dir / "checkpoints" / FINISHED
+    return int(note.read_text()) if note.is_file() and (note.parent / "last.pt").is_file() else -1
 
 
 def write(path: Path, content: dict[str, Any]) -> None:

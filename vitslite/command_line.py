@@ -72,11 +72,34 @@ def run(main: Callable[[], None]) -> int:
     """Call Hydra's entry point. Gives the exit code: 0, 2 for what the user can mend, 130 when interrupted."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises to us instead of printing a stack of its own
     _exit_codes.clear()
-    sweep = None
+    with contextlib.ExitStack() as stack:
+        try:
+            sweep = stack.enter_context(sweeps.of_command(sys.argv[1:]))
+        except USER_ERRORS as error:
+            fail(str(error))
+            return EXIT_ERROR
+        return _run(main) if sweep is None else _run_sweep(main, sweep)
+
+
+def _run_sweep(main: Callable[[], None], sweep: Sweep) -> int:
+    sys.argv.append(f"hydra.sweep.dir={sweep.folder}")  # where jobs find it, in whatever process they are
     try:
-        sweep = sweeps.of_command(sys.argv[1:])
-        if sweep is not None:
-            sys.argv.append(f"hydra.sweep.dir={sweep.folder}")  # where jobs find it, in whatever process they are
+        code = _run(main)
+    except Exception as error:  # a job or its launcher broke down: the others are still worth their table
+        if shows_trace():
+            raise
+        fail(f"{type(error).__name__}: {error} (VITSLITE_TRACE=1 shows the stack)")
+        code = EXIT_ERROR
+    if not distributed.is_main():
+        return code
+    print(sweeps.table(sweep))
+    print(f"compare them: python scripts/compare_runs.py {sweep.folder}", flush=True)
+    is_complete = all(job.state in ("finished", "stopped") for job in sweep.jobs())
+    return code if code or is_complete else EXIT_ERROR
+
+
+def _run(main: Callable[[], None]) -> int:
+    try:
         main()
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: some of Hydra's own checks
         if shows_trace():
@@ -88,18 +111,7 @@ def run(main: Callable[[], None]) -> int:
         if EXIT_INTERRUPTED not in _exit_codes:  # not told to stop after a step, but in the middle of something
             fail("interrupted; what was saved before is intact, the same command goes on from there")
         return EXIT_INTERRUPTED
-    finally:
-        if sweep is not None and distributed.is_main():
-            conclude_sweep(sweep)
     return max(_exit_codes, default=0)
-
-
-def conclude_sweep(sweep: Sweep) -> None:
-    """The table of the jobs; a failed one, in whatever process it was, makes the exit code that of an error."""
-    print(sweeps.table(sweep))
-    print(f"compare them: python scripts/compare_runs.py {sweep.folder}", flush=True)
-    if any(job.state == "failed" for job in sweep.jobs()):
-        _exit_codes.append(EXIT_ERROR)
 
 
 def run_script(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> int:

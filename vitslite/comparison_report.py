@@ -30,7 +30,7 @@ INTERVALS = (
 PAIRS = (
     "Variant minus baseline on the same seed: the mean over the common seeds ± half of its 95 % interval. Each "
     "interval is 95 % by itself: of 20 rows about one leaves out 0 by chance. How many seeds would be needed takes "
-    "the mean and the spread seen here for the true ones."
+    "the mean and the spread seen here for the true ones; with so many the odds are even."
 )
 CHOSEN = (
     "The best of the validations of each run (lowest loss, error and error rate; highest share within), then over the "
@@ -111,7 +111,8 @@ def _differences(c: Comparison) -> Table:
             mean = statistics.mean(found) if found else None
             rows.append([_label(v), Cell(key, key, is_code=True), Cell(str(len(found)), len(found)), Cell(words, mean)])
             variants.append(i)
-    about = f"Baseline: {c.baseline.label}. {PAIRS}"
+    note = f" ({c.baseline.note})" if c.baseline.note else ""
+    about = f"Baseline: {c.baseline.label}{note}. {PAIRS}"
     header = [Cell("variant"), Cell("metric"), Cell("pairs"), Cell("variant - baseline")]
     return Table("Differences, seed by seed", about, header, rows, variants)
 

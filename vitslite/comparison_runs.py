@@ -15,7 +15,8 @@ from vitslite.runs import Row, last_values, read_rows
 from vitslite.tracking import best_values
 
 NAMES = ("seed", "name", "run_dir", "variant", "tracking")  # these tell runs apart, not variants
-MATTERS = ("trainer.steps", "data.root")  # free to change within a run, and yet other figures come of it
+# Free to change within a run, and yet other figures come of it.
+MATTERS = ("trainer.steps", "data.root", "validation.n_heard", "validation.recogniser")
 WHAT_TO_TYPE = (
     "give run directories, a folder of runs (runs/), a sweep (runs/sweeps/NAME) or wandb:ENTITY/PROJECT; a run has a "
     "config.yaml in its directory"
@@ -144,21 +145,35 @@ def _folders(source: Path, found: Found) -> list[Path]:
 
 def _of_sweep(sweep: Path, found: Found) -> list[Path]:
     """The run directories of the jobs of a sweep; failed ones are noted, and compared as far as they came."""
-    folders = []
+    try:
+        folders = dict(json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))["jobs"])
+    except (ValueError, KeyError, TypeError) as error:
+        folders = {}
+        found.remarks.append(f"{sweep / 'sweep.json'}: damaged ({error!r}); only the jobs that have begun are compared")
+    failed = set()
     for path in sorted((sweep / "jobs").glob("*.json")):
         try:
             job = json.loads(path.read_text(encoding="utf-8"))
-            name, folder = job["name"], Path(job["run_dir"])
+            folders[job["name"]] = job["run_dir"]
         except (ValueError, KeyError, TypeError) as error:
             found.remarks.append(f"{path}: left out: damaged ({error!r})")
             continue
         if job.get("state") == "failed":
-            found.failed[name] = job.get("error") or "no reason noted"
-        if (folder / "config.yaml").is_file():
-            folders.append(folder)
-        elif job.get("state") != "failed":
-            found.remarks.append(f"{name}: left out: {folder} has no config.yaml")
-    return folders
+            failed.add(job["name"])
+            found.failed[job["name"]] = job.get("error") or "no reason noted"
+    places = {name: _place(sweep, Path(folder)) for name, folder in folders.items()}
+    found.remarks += [
+        f"{name}: left out: {folders[name]} has no config.yaml"
+        for name, place in places.items()
+        if place is None and name not in failed
+    ]
+    return [place for place in places.values() if place is not None]
+
+
+def _place(sweep: Path, folder: Path) -> Path | None:
+    """A run directory, relative to where one is or to where the sweep was started (above runs/sweeps/NAME)."""
+    candidates = [folder, sweep.resolve().parents[2] / folder]
+    return next((place for place in candidates if (place / "config.yaml").is_file()), None)
 
 
 def _read_run(folder: Path) -> RunLog:

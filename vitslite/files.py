@@ -17,13 +17,15 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def sole_use(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process. ValueError, at once, where another one holds it.
+    """Hold `folder` for this process. ValueError, at once, where another one holds it; OSError where nothing can.
 
     The system lets go of it when the process ends, however it ends.
     """
     try:
         with FileLock(folder / ".lock", timeout=0):
             yield
+    except NotImplementedError:
+        raise OSError(f"{folder}: its file system cannot lock files; keep runs on another one") from None
     except Timeout:
         raise ValueError(
             f"{folder} is in use by another process: wait for its end, or choose another name=..."

@@ -1,6 +1,7 @@
 """What a run has left in its directory: the rows of metrics.jsonl, and how far it came. Nothing is changed here."""
 
 import json
+import math
 from pathlib import Path
 
 from vitslite import build, checkpoint
@@ -33,27 +34,23 @@ def planned_steps(run_dir: Path) -> int | None:
 
 
 def is_done(run_dir: Path) -> bool:
-    """Whether a run has been trained, and validated, to the last of the steps that its settings plan."""
+    """Whether a run has come to the end that its settings plan: trained, validated, heard and saved."""
     planned = planned_steps(run_dir)
-    return planned is not None and _validated_step(read_rows(run_dir)) >= planned
+    return planned is not None and checkpoint.finished_step(run_dir) >= planned
 
 
 def is_trained(config: Config) -> bool:
     """Whether the run of these settings has come to its end: then there is nothing to start."""
     run_dir = Path(config.run_dir)
     stored = build.stored_config(run_dir)
-    if stored is None or checkpoint.changed_settings(stored, build.to_dict(config)):
-        return False
-    return _validated_step(read_rows(run_dir)) >= config.trainer.steps
+    changed = stored is None or checkpoint.changed_settings(stored, build.to_dict(config))
+    return not changed and checkpoint.finished_step(run_dir) >= config.trainer.steps
 
 
 def result(config: Config) -> float | None:
     """The lowest `trainer.best_metric` of a run that has come to its end; None of another."""
-    rows, metric = read_rows(Path(config.run_dir)), config.trainer.best_metric
-    if _validated_step(rows) < config.trainer.steps:
+    run_dir, metric = Path(config.run_dir), config.trainer.best_metric
+    if checkpoint.finished_step(run_dir) < config.trainer.steps:
         return None
-    return min((row[metric] for row in rows if row["step"] > 0 and metric in row), default=None)
-
-
-def _validated_step(rows: list[Row]) -> int:
-    return int(max((row["step"] for row in rows if any(key.startswith("val/") for key in row)), default=-1))
+    values = [row[metric] for row in read_rows(run_dir) if row["step"] > 0 and metric in row]
+    return min(filter(math.isfinite, values), default=math.nan)

@@ -41,7 +41,7 @@ def plus_minus(mean: float, half: float, signed: bool = False) -> str:
         texts = three_digits(mean), three_digits(half)
     else:
         decimals = 1 - math.floor(math.log10(half))
-        texts = [f"{round(value, decimals):.{max(0, decimals)}f}" for value in (mean, half)]
+        texts = [f"{round(value, decimals) + 0.0:.{max(0, decimals)}f}" for value in (mean, half)]  # + 0: no -0.0
     return f"{'+' if signed and mean > 0 else ''}{texts[0]} ± {texts[1]}"
 
 

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vitslite import build, distributed
-from vitslite.files import write_text
-from vitslite.runs import last_values, read_rows
+from vitslite.files import sole_use, write_text
+from vitslite.runs import Row, is_done, last_values, read_rows
 from vitslite.seeds import NOT_MEASURED, three_digits
 
 FOLDER = Path("runs/sweeps")
@@ -46,13 +46,13 @@ class Sweep:
     def name(self) -> str:
         return self.folder.name
 
-    def plan(self, overrides: list[str], jobs: list[str]) -> None:
-        """Note what was asked for; `jobs` are the names of the runs where they are known beforehand."""
+    def plan(self, overrides: list[str], jobs: dict[str, str]) -> None:
+        """Note what was asked for; `jobs` are names and directories of the runs where they are known beforehand."""
         self.folder.mkdir(parents=True, exist_ok=True)
         content = {"name": self.name, "overrides": overrides, "jobs": jobs}
         write_text(self.folder / "sweep.json", json.dumps(content, indent=1) + "\n")
-        for job in jobs:
-            self._path(job).unlink(missing_ok=True)  # what became of it last time is no news
+        for path in (self.folder / "jobs").glob("*.json"):
+            path.unlink()  # what became of a job last time is no news
 
     @contextlib.contextmanager
     def record(self, job: Job) -> Iterator[Job]:
@@ -71,13 +71,29 @@ class Sweep:
             job.seconds = round(time.perf_counter() - started, 3)
             self._write(job)
 
-    def planned(self) -> list[str]:
-        """The names of the runs that the command asks for; none where only its sweeper knows them."""
+    def planned(self) -> dict[str, str]:
+        """Name -> directory of the runs that the command asks for; none where only its sweeper knows them."""
         return json.loads((self.folder / "sweep.json").read_text())["jobs"]
 
+    def begun(self) -> list[Job]:
+        """Every job that has begun, by name. A note that was cut off is left out."""
+        jobs = []
+        for path in sorted((self.folder / "jobs").glob("*.json")):
+            with contextlib.suppress(ValueError, TypeError):
+                jobs.append(Job(**json.loads(path.read_text())))
+        return jobs
+
     def jobs(self) -> list[Job]:
-        """Every job that has begun, by name."""
-        return [Job(**json.loads(path.read_text())) for path in sorted((self.folder / "jobs").glob("*.json"))]
+        """Every job, as it stands when nobody works on the sweep any more."""
+        found = {job.name: job for job in self.begun()}
+        missing = {n: Job(n, run_dir, [], "not started") for n, run_dir in self.planned().items() if n not in found}
+        jobs = [(found | missing)[name] for name in self.planned() or found]
+        for job in jobs:
+            if job.state in ("running", "not started") and is_done(Path(job.run_dir)):  # by another start
+                job.state = "finished"
+            elif job.state == "running":
+                job.state = "not ended"  # lost with its process, or a launcher still runs it
+        return jobs
 
     def _write(self, job: Job) -> None:
         path = self._path(job.name)
@@ -88,35 +104,42 @@ class Sweep:
         return self.folder / "jobs" / f"{name.replace('/', '_')}.json"
 
 
-def of_command(arguments: list[str]) -> Sweep | None:
-    """The sweep that `train.py ARGUMENTS` is about to run, noted on the disk by the main rank; None for a single run.
+@contextlib.contextmanager
+def of_command(arguments: list[str]) -> Iterator[Sweep | None]:
+    """The sweep that `train.py ARGUMENTS` is about to run, planned and held by the main rank; None for a single run.
 
-    ValueError where two jobs would be the same run.
+    ValueError where two jobs would be the same run, or another process runs the sweep; OSError where nothing can be
+    noted.
     """
     overrides = build.swept_overrides(arguments)
     if overrides is None:
-        return None
-    known = not any(o.startswith("hydra/sweeper=") for o in overrides)  # another sweeper finds its jobs as it goes on
-    jobs = [build.run_name(job) for job in build.single_runs(overrides, sweep=True)] if known else []
-    twice = [job for job in jobs if jobs.count(job) > 1]
-    if twice and not any(o.startswith(("name=", "run_dir=")) for o in overrides):
-        raise ValueError(
-            f"{jobs.count(twice[0])} jobs of this sweep would be the one run {twice[0]}: they differ only in settings "
-            "that may change within a run (trainer.steps, say); sweep over name=... as well"
-        )
+        yield None
+        return
+    jobs = build.planned_runs(overrides)
+    for words in zip(*jobs, strict=True):  # all names, all directories
+        twice = [word for word in words if words.count(word) > 1]
+        if twice:
+            raise ValueError(
+                f"{words.count(twice[0])} jobs of this sweep would be one run, {twice[0]}: name them by what differs, "
+                "such as 'name=try-${trainer.steps}' (settings that may change within a run, like that, are in no name)"
+            )
     given = [o.removeprefix("hydra.sweep.dir=") for o in overrides if o.startswith("hydra.sweep.dir=")]
     sweep = Sweep(Path(given[-1]) if given else FOLDER / name_of(overrides))
-    if distributed.is_main():
-        sweep.plan(overrides, jobs)
-    return sweep
+    if not distributed.is_main():
+        yield sweep
+        return
+    sweep.folder.mkdir(parents=True, exist_ok=True)
+    with sole_use(sweep.folder):
+        sweep.plan(overrides, dict(jobs))
+        yield sweep
 
 
 def name_of(overrides: list[str]) -> str:
     """A name from what is swept and a hash of the command; nothing in it means anything to a shell or to Hydra.
 
-    Where and how the jobs run (hydra/launcher=...) does not count.
+    Where the jobs run (hydra/launcher=...) does not count.
     """
-    typed = sorted(o for o in overrides if not o.startswith("hydra"))
+    typed = sorted(o for o in overrides if not re.match(r"hydra[/.](launcher|sweep)[=./]", o.lstrip("+")))
     experiment = next((o.removeprefix("experiment=") for o in typed if o.startswith("experiment=")), "demo")
     swept = [o.split("=")[0] for o in typed if re.search(r"[,(]", o)]
     words = [re.sub(r"[^A-Za-z0-9._]+", "_", word) for word in (experiment, *swept)]
@@ -125,14 +148,9 @@ def name_of(overrides: list[str]) -> str:
 
 def table(sweep: Sweep) -> str:
     """What became of the jobs, a line each, and the last validation of each; then what the failed ones said."""
-    plan = sweep.planned()
-    found = {job.name: job for job in sweep.jobs()}
-    jobs = [found.get(name) or Job(name, f"runs/{name}", [], "not started") for name in plan or found]
-    for job in jobs:
-        if job.state == "running":
-            job.state = "killed"  # nobody is left to run it
+    jobs = sweep.jobs()
     counts = {state: sum(job.state == state for job in jobs) for state in dict.fromkeys(job.state for job in jobs)}
-    values = {job.name: last_values(read_rows(Path(job.run_dir))) for job in jobs}
+    values = {job.name: _last_values(job) for job in jobs}
     columns = [key for key in COLUMNS if any(key in row for row in values.values())]
     lines = [["", "", *(key.removeprefix("val/") for key in columns)]]
     for job in jobs[:MAX_ROWS]:
@@ -141,9 +159,17 @@ def table(sweep: Sweep) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     head = f"sweep {sweep.name}: {', '.join(f'{n} {state}' for state, n in counts.items())}"
-    failed = [f"failed: {job.name}: {job.error}" for job in jobs if job.state == "failed"]
+    failed = [f"{job.state}: {job.name}: {job.error}" for job in jobs if job.error]
     left_out = [f"... and {len(jobs) - MAX_ROWS} more"] if len(jobs) > MAX_ROWS else []
     return "\n".join([head, *text, *left_out, *failed])
+
+
+def _last_values(job: Job) -> Row:
+    try:
+        return last_values(read_rows(Path(job.run_dir)))
+    except ValueError as error:  # a damaged log shall not take the table with it
+        job.error = str(error)
+        return {}
 
 
 def _label(job: Job, jobs: list[Job]) -> str:

@@ -18,7 +18,7 @@ from vitslite.files import write_text
 
 TIMEOUT = 30  # seconds to wait for the server
 VIEW = "vitslite: comparison"
-SECTIONS = ("loss", "kl", "mas", "latent", "grad", "time")  # first part of a key, without "val/"
+SECTIONS = ("loss", "kl", "mas", "latent", "grad", "wer", "cer", "time")  # first part of a key, without "val/"
 ADVICE = "`wandb login`, or give run directories"
 SYNC = "it needs `wandb login` and the runs in W&B: `wandb sync runs/*/wandb/offline-run-*`"
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}  # as W&B writes them
@@ -48,8 +48,9 @@ def fetch_runs(path: str) -> list[RemoteRun]:
 def save_view(project: str, entity: str | None, keys: Collection[str], groups: list[str], stored: Path) -> str:
     """Create the view of a project, or update the one whose address is in the file `stored`. Gives its address.
 
-    A section per first part of the keys, a line per value of the settings `groups` (dotted keys), a table of what
-    differs. ValueError where wandb-workspaces is missing or W&B cannot be reached.
+    A section per first part of the keys, a line per value of the setting in `groups` (dotted keys), or
+    per variant where there are several, a table of what differs. ValueError where wandb-workspaces is missing or W&B
+    cannot be reached.
     """
     try:
         from wandb_workspaces import workspaces

@@ -100,6 +100,7 @@ class Trainer:
         if self.completed_steps >= last:
             if distributed.is_main():
                 print(f"nothing to do: {self.completed_steps} steps are done (trainer.steps={self.settings.steps})")
+            self.conclude()
             return
         if self.completed_steps == 0 and self.settings.diagnose_every_steps > 0:
             self.probe()
@@ -129,8 +130,13 @@ class Trainer:
                 if due or is_best or done == last or self.interrupted:
                     self.save(is_best)
         batches.close()  # ends the loader's workers
-        if distributed.is_main() and self.completed_steps == self.settings.steps:
+        self.conclude()
+
+    def conclude(self) -> None:
+        """Where all steps are done: what W&B shows of the run as a whole, and the note that nothing is left to do."""
+        if distributed.is_main() and self.completed_steps >= self.settings.steps:
             self.observer.conclude(self.completed_steps, self.model.settings)
+            self.checkpoints.conclude(self.completed_steps)
 
     def step(self, micro_batches: list[Batch]) -> dict[str, Tensor]:
         """Update discriminator (if any) and model once.
