@@ -35,6 +35,16 @@ def test_every_key_in_a_file_belongs_to_the_schema(option):
         assert package + key in known, f"{option}: {package + key}"
 
 
+def test_a_job_is_grouped_with_its_sweep_and_a_run_with_its_seeds(compose):
+    overrides = ["objective.kl=monte_carlo", "seed=1"]
+    tracking = build.parse(compose(*overrides), overrides, sweep="runs/sweeps/demo-seed-0a1b2c3d").tracking
+    assert (tracking.group, tracking.job_type) == ("demo-seed-0a1b2c3d", "sweep")
+    tracking = build.parse(compose(*overrides), overrides).tracking
+    assert (tracking.group, tracking.job_type) == ("demo-objective.kl=monte_carlo", "train")
+    chosen = [*overrides, "tracking.group=mine"]
+    assert build.parse(compose(*chosen), chosen, sweep="runs/sweeps/x").tracking.group == "mine"
+
+
 @pytest.mark.parametrize("path", SHARED_OUT, ids=lambda path: path.stem)
 def test_what_wandb_shares_out_are_runs(compose, path):
     """Each parameter, at its first and at its last value, as `wandb agent` types it."""
