@@ -16,7 +16,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from vitslite import build, command_line, distributed, runs
+from vitslite import build, command_line, distributed, naming, runs
 from vitslite.settings import Config
 from vitslite.trainer import Trainer
 
@@ -48,7 +48,7 @@ def train(config: Config, overrides: list[str]) -> Trainer:
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
 @command_line.as_job
 def main(cfg: DictConfig) -> float | None:
-    overrides, sweep = build.hydra_job()
+    overrides, sweep = naming.hydra_job()
     config = build.parse(cfg, overrides, sweep)
     if runs.is_trained(config):
         command_line.say_trained(config)

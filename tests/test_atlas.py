@@ -15,7 +15,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from matplotlib.image import imread
 
-from vitslite import atlas, build, command_line, figures
+from vitslite import atlas, command_line, figures, naming
 from vitslite.runs import is_done, read_rows
 from vitslite.seeds import cell
 
@@ -145,7 +145,7 @@ def test_commands_become_single_runs_each_once(experiment):
         ("paint=blue", "1"),
         ("paint=red size=[1,2]", "0"),
     ]
-    assert runs[0].name == build.run_name(["experiment=colour", "paint=red", "seed=0"]) == "colour-paint=red-seed=0"
+    assert runs[0].name == naming.run_name(["experiment=colour", "paint=red", "seed=0"]) == "colour-paint=red-seed=0"
     again = "python train.py experiment=colour seed=1 paint=blue"  # in another order, the same run
     more = atlas.Experiment(**{**vars(experiment), "commands": (*experiment.commands, again)})
     assert atlas.runs_of(more) == runs
@@ -164,11 +164,11 @@ def test_commands_become_single_runs_each_once(experiment):
 def test_expansion_is_that_of_hydras_own_sweeper(typed):
     overrides = typed.replace(": ", ":").split(" ")
     parsed = OverridesParser.create().parse_overrides(overrides)
-    assert build.single_runs(overrides, sweep=True) == BasicSweeper.split_arguments(parsed, None)[0]
+    assert naming.single_runs(overrides, sweep=True) == BasicSweeper.split_arguments(parsed, None)[0]
 
 
 def test_a_command_without_m_is_one_run_as_typed():
-    assert build.single_runs(["rate=3e-3", "sizes=[1,2]"], sweep=False) == [["rate=3e-3", "sizes=[1,2]"]]
+    assert naming.single_runs(["rate=3e-3", "sizes=[1,2]"], sweep=False) == [["rate=3e-3", "sizes=[1,2]"]]
 
 
 # Measures

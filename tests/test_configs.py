@@ -8,7 +8,7 @@ import yaml
 from conftest import ROOT
 
 import train
-from vitslite import build
+from vitslite import build, naming
 
 CONFIGS = ROOT / "configs"
 SHARED_OUT = sorted((CONFIGS / "wandb_sweep").glob("*.yaml"))  # for `wandb sweep`, no options of Hydra's
@@ -198,16 +198,16 @@ def test_what_the_command_says(overrides, message, tmp_path):
     ],
 )
 def test_the_same_command_has_the_same_name(overrides, name):
-    assert build.run_name(overrides) == name
+    assert naming.run_name(overrides) == name
 
 
 def test_names_stay_short_and_distinct():
     long = [f"objective.extra_resolutions=[[{i},128,80],[1024,256,80]]" for i in range(40)]
-    names = {build.run_name([*long, f"seed={i}"]) for i in range(3)}
+    names = {naming.run_name([*long, f"seed={i}"]) for i in range(3)}
     assert len(names) == 3 and max(map(len, names)) < 110
 
 
 def test_seeds_of_one_setting_share_a_group():
     for others in (["data.demo_seed=1"], [f"objective.extra_resolutions=[[{i},16,8]]" for i in range(9)]):
-        groups = {build.group_name([*others, f"seed={seed}"]) for seed in (0, 1)}
-        assert groups == {build.group_name(others)}
+        groups = {naming.group_name([*others, f"seed={seed}"]) for seed in (0, 1)}
+        assert groups == {naming.group_name(others)}

@@ -33,7 +33,7 @@ LAYERS = [  # lowest first; a module may import from its own entry and from thos
     ["validation"],
     ["observer"],
     ["trainer"],
-    ["settings"],
+    ["settings", "naming"],
     ["combinations"],
     ["build"],
     ["runs", "seeds", "timing"],
@@ -44,7 +44,7 @@ LAYERS = [  # lowest first; a module may import from its own entry and from thos
 ]
 ALLOWED_BESIDE = {"model": {"tensors", "randomness"}}  # a model can be read and used without data, hydra or wandb
 OWNERS = {
-    "hydra": {"build", "command_line"},
+    "hydra": {"build", "command_line", "naming"},
     "omegaconf": {"build", "command_line"},
     "wandb": {"tracking", "tracking_remote"},
     "wandb_workspaces": {"tracking_remote"},

@@ -10,7 +10,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitslite import build, figures
+from vitslite import figures, naming
 from vitslite.files import write_text
 from vitslite.runs import Row, is_done, last_values, planned_steps, read_rows
 from vitslite.seeds import cell
@@ -43,7 +43,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        return build.run_name(list(self.overrides))
+        return naming.run_name(list(self.overrides))
 
     @property
     def variant(self) -> str:
@@ -119,7 +119,7 @@ def runs_of(experiment: Experiment) -> list[Run]:
         named = [o.removeprefix("experiment=") for o in overrides if o.startswith("experiment=")]
         if named != [experiment.name]:
             raise ValueError(f"{command!r} needs experiment={experiment.name}, once, and not {named or 'none'}")
-        for single in build.single_runs(overrides, sweep=len(overrides) < len(typed)):
+        for single in naming.single_runs(overrides, sweep=len(overrides) < len(typed)):
             run = Run(tuple(single))
             runs.setdefault(run.name, run)
     return list(runs.values())

@@ -1,4 +1,4 @@
-"""From configuration to objects. The one place of the library that knows Hydra and OmegaConf.
+"""From configuration to objects: the place of the library that knows Hydra and OmegaConf (naming.py reads overrides).
 
 `parse` turns a composed configuration into typed settings and refuses what Hydra alone lets through: unknown keys added
 with `+`, missing values, combinations that cannot work. The other functions make one part each.
@@ -6,9 +6,6 @@ with `+`, missing values, combinations that cannot work. The other functions mak
 
 import contextlib
 import difflib
-import hashlib
-import itertools
-import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -16,14 +13,10 @@ from typing import Any
 
 import torch
 from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from vitslite import checkpoint, combinations, distributed, randomness
+from vitslite import checkpoint, combinations, distributed, naming, randomness
 from vitslite.audio import Features
 from vitslite.checkpoint import Checkpoints
 from vitslite.datasets.data import Data
@@ -39,27 +32,12 @@ from vitslite.text.frontend import Frontend
 from vitslite.tracking import Tracker
 
 VALIDATION_BATCH = 16  # utterances; a constant, so that data.batch_size does not change the validation losses
-_SHOWING = {"-c", "--cfg", "-i", "--info", "-h", "--help", "--hydra-help", "--version", "-sc", "--shell-completion"}
 N_SAMPLES = 3  # validation sentences that one sees and hears
 
 
 def register_schema() -> None:
     """Make the schema known to Hydra, which then checks names and types of overrides and of the files in configs/."""
     ConfigStore.instance().store(name="schema", node=Config)
-
-
-def hydra_job() -> tuple[list[str], str | None]:
-    """Of the job that Hydra runs now: what was typed for it, and the folder of the sweep, if it is one of a sweep."""
-    hydra = HydraConfig.get()
-    return list(hydra.overrides.task), hydra.sweep.dir if hydra.mode == RunMode.MULTIRUN else None
-
-
-def swept_overrides(arguments: list[str]) -> list[str] | None:
-    """The overrides of a command line of train.py that runs a sweep; None for a single run, or if it only shows."""
-    flags = {a.split("=")[0] for a in arguments if a.startswith("-")}
-    if not flags & {"-m", "--multirun"} or flags & _SHOWING:
-        return None
-    return [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
 
 
 def parse(cfg: DictConfig | dict[str, Any], overrides: list[str], sweep: str | None = None) -> Config:
@@ -79,17 +57,11 @@ def parse(cfg: DictConfig | dict[str, Any], overrides: list[str], sweep: str | N
         raise ValueError(unknown_key(str(error.full_key))) from error
     except OmegaConfBaseException as error:
         raise ValueError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
-    config.name, config.run_dir = place(cfg, overrides)
-    config.tracking.group = config.tracking.group or (Path(sweep).name if sweep else group_name(overrides))
+    config.name, config.run_dir = naming.place(cfg, overrides)
+    config.tracking.group = config.tracking.group or (Path(sweep).name if sweep else naming.group_name(overrides))
     config.tracking.job_type = config.tracking.job_type or ("sweep" if sweep else "train")
     check(config)
     return config
-
-
-def place(cfg: DictConfig | dict[str, Any], overrides: list[str]) -> tuple[str, str]:
-    """The name of a run and its directory, from its configuration, which may be wrong elsewhere."""
-    name = cfg.get("name") or run_name(overrides)
-    return name, cfg.get("run_dir") or f"runs/{name}"
 
 
 def check(config: Config) -> None:
@@ -134,61 +106,6 @@ def unknown_key(key: str) -> str:
     """A line about a key that does not exist, with the nearest that does."""
     near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.75)
     return f"unknown setting {key}{f', did you mean {near[0]}?' if near else ''} (python train.py --cfg job lists all)"
-
-
-def run_name(overrides: list[str]) -> str:
-    """A name for the run from what was typed: the same command finds its run again, another gets another.
-
-    Settings that may change within a run (checkpoint.FREE_SETTINGS) and its own name do not count.
-    """
-    parts = [o.lstrip("+~") for o in overrides]
-    parts = [p for p in parts if not checkpoint.is_free(p.split("=")[0]) and not p.startswith("hydra")]
-    experiment = next((p.removeprefix("experiment=") for p in parts if p.startswith("experiment=")), "demo")
-    others = sorted(p for p in parts if not p.startswith("experiment="))
-    slug = re.sub(r"[^A-Za-z0-9._=,-]+", "_", "-".join([experiment, *others]))
-    if len(slug) > 100:
-        slug = f"{slug[:90]}-{hashlib.sha1(slug.encode()).hexdigest()[:8]}"
-    return slug
-
-
-def group_name(overrides: list[str]) -> str:
-    """The name without the seed: runs that differ in the seed alone are one group in W&B."""
-    return run_name([o for o in overrides if not o.startswith("seed=")])
-
-
-def single_runs(overrides: list[str], sweep: bool) -> list[list[str]]:
-    """The overrides of each run of a command, in the order in which Hydra's own sweeper makes them.
-
-    With `sweep` (-m) every combination of the values that stand between commas, each written as the sweeper writes it
-    (3e-3 becomes 0.003), so that the names of the runs are those that the command gives them; commas in brackets or
-    quotes are part of a value. Without, the one run as it was typed. ValueError for what Hydra cannot read.
-    """
-    choices: dict[str, list[str]] = {}
-    try:
-        for override in OverridesParser.create().parse_overrides(overrides):
-            is_list = override.is_sweep_override()
-            if is_list and not sweep:
-                raise ValueError(f"{override.input_line}: several values need python train.py -m")
-            key = override.get_key_element()
-            values = override.sweep_string_iterator() if is_list else [override.get_value_element_as_str()]
-            choices[key] = [f"{key}={value}" for value in values]
-    except HydraException as error:
-        raise ValueError(f"{' '.join(overrides)}: {str(error).splitlines()[0]}") from error
-    return [list(run) for run in itertools.product(*choices.values())] if sweep else [overrides]
-
-
-def planned_runs(overrides: list[str]) -> list[tuple[str, str]]:
-    """Name and directory of each run of a sweep; none where that is known only as it goes on.
-
-    That is so for a search, for values that only Hydra can list (glob(...)), and for names made by interpolation.
-    """
-    if any(o.startswith("hydra/sweeper=") or ("${" in o and o.startswith(("name=", "run_dir="))) for o in overrides):
-        return []
-    try:
-        runs = single_runs(overrides, sweep=True)
-    except ValueError:
-        return []  # Hydra will say what is wrong with it, if anything is
-    return [place(dict(part.split("=", 1) for part in run if "=" in part), run) for run in runs]
 
 
 def stored_config(run_dir: Path) -> dict[str, Any] | None:
@@ -315,5 +232,5 @@ def tracker(config: Config, run_dir: Path, overrides: list[str]) -> Tracker:
     tags = [o for o in overrides if not o.startswith(("name=", "run_dir=", "tracking", "hydra")) and len(o) <= 64]
     if combinations.wrong_on_purpose(config):
         tags.append("wrong-on-purpose")
-    described = {**to_dict(config), "variant": group_name(overrides)}
+    described = {**to_dict(config), "variant": naming.group_name(overrides)}
     return Tracker(config.tracking, run_dir, config.name, tags, described, distributed.is_main())

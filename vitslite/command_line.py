@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
-from vitslite import build, combinations, distributed, sweeps
+from vitslite import build, combinations, distributed, naming, sweeps
 from vitslite.datasets.ljspeech import Corpus
 from vitslite.runs import Row, read_rows
 from vitslite.sweeps import Job, Sweep
@@ -43,8 +43,8 @@ def as_job(task: Callable[[DictConfig], float | None]) -> Callable[[DictConfig],
 
     @functools.wraps(task)
     def wrapped(cfg: DictConfig) -> float | None:
-        overrides, folder = build.hydra_job()
-        job = Job(*build.place(cfg, overrides), overrides)
+        overrides, folder = naming.hydra_job()
+        job = Job(*naming.place(cfg, overrides), overrides)
         noted = folder is not None and distributed.is_main()
         value = None
         try:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vitslite import build, distributed
+from vitslite import distributed, naming
 from vitslite.files import sole_use, write_text
 from vitslite.runs import Row, is_done, last_values, read_rows
 from vitslite.seeds import NOT_MEASURED, three_digits
@@ -111,11 +111,11 @@ def of_command(arguments: list[str]) -> Iterator[Sweep | None]:
     ValueError where two jobs would be the same run, or another process runs the sweep; OSError where nothing can be
     noted.
     """
-    overrides = build.swept_overrides(arguments)
+    overrides = naming.swept_overrides(arguments)
     if overrides is None:
         yield None
         return
-    jobs = build.planned_runs(overrides)
+    jobs = naming.planned_runs(overrides)
     for words in zip(*jobs, strict=True):  # all names, all directories
         twice = [word for word in words if words.count(word) > 1]
         if twice:
