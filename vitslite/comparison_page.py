@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from vitslite import figures, report, stylesheet
+from vitslite import figures, report
 from vitslite.comparison import MAX_POINTS, Comparison, Variant, curves
 from vitslite.comparison_report import Cell, Table, summary, tables
 from vitslite.comparison_template import PAGE, TABLE
@@ -51,7 +51,6 @@ def page(c: Comparison, output: Path, n_sentences: int, everything: bool) -> str
         for i, x in enumerate(colours)
     )
     return PAGE.substitute(
-        base=stylesheet.BASE,
         title=escape(c.title),
         about=f"<p>{about}</p>{command}" + (f"<ul>{remarks}</ul>" if remarks else ""),
         hiding="\n".join(hiding),

@@ -2,6 +2,8 @@
 
 from string import Template
 
+from vitslite import stylesheet
+
 TABLE = Template("""<section>
 <h2>$title</h2>
 <p class="about">$about</p>
@@ -16,15 +18,9 @@ $rows
 </section>""")
 
 # Everything of variant i has the class "v{i}", in pictures an id that begins with "v{i}-"; $hiding makes the rules.
-PAGE = Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title>
-<style>
-$base
-body { max-width: 84rem; }
+PAGE = Template(
+    stylesheet.HEAD
+    + """body { max-width: 84rem; }
 h2 { margin: 0 0 .5rem; font: 1.3rem/1.35 Georgia, serif; }
 h3 { margin: 1.5rem 0 .5rem; font: 1.1rem/1.35 Georgia, serif; overflow-wrap: anywhere; }
 .about, thead th, thead button, small, .missing { color: var(--soft); font-size: .875rem; font-weight: normal; }
@@ -100,4 +96,5 @@ document.addEventListener("play", e => {
 </script>
 </body>
 </html>
-""")
+"""
+)

@@ -41,7 +41,6 @@ def samples_page(run_dir: Path, title: str) -> Path | None:
         return None
     curves = _link(run_dir, run_dir / "curves.png")
     page = _PAGE.substitute(
-        base=stylesheet.BASE,
         title=escape(title),
         curves=f'<a href="{curves}"><img class="curves" src="{curves}" alt="curves"></a>' if curves else "",
         sections="\n".join(_section(run_dir, samples) for samples in sentences.values()),
@@ -195,15 +194,9 @@ $rows
 </section>""")
 
 # The media events of the script do not bubble: `true` catches them on their way down.
-_PAGE = Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title>
-<style>
-$base
-body { max-width: 68rem; }
+_PAGE = Template(
+    stylesheet.HEAD
+    + """body { max-width: 68rem; }
 h2 { margin: 0 0 .75rem; font: 1.3rem/1.35 Georgia, serif; overflow-wrap: anywhere; }
 .about, .recording span, thead th, .missing { color: var(--soft); font-size: .875rem; font-weight: normal; }
 .about { max-width: 48rem; }
@@ -255,4 +248,5 @@ for (const button of document.querySelectorAll("button"))
 </script>
 </body>
 </html>
-""")
+"""
+)

@@ -1,6 +1,13 @@
-"""The look that all pages share: colours for light and dark, type, rules. Each page adds its own to it."""
+"""What all pages begin with: the head ($title is to be filled in) and the look they share. Each adds its own to it."""
 
-BASE = """:root { color-scheme: light dark; --ink: #1d2126; --paper: #fcfcfa; --soft: #6a717b; --line: #dfe1e4;
+HEAD = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<style>
+:root { color-scheme: light dark; --ink: #1d2126; --paper: #fcfcfa; --soft: #6a717b; --line: #dfe1e4;
   --mark: #ffdf94; --now: #eef4ff; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e4e6e9; --paper: #16181c; --soft: #989fa9; --line: #33373e; --mark: #6d5310; --now: #1e2735; }

@@ -128,7 +128,7 @@ def of_command(arguments: list[str]) -> Iterator[Sweep | None]:
     if not distributed.is_main():
         yield sweep
         return
-    sweep.folder.mkdir(parents=True, exist_ok=True)
+    sweep.folder.mkdir(parents=True, exist_ok=True)  # before it can be held
     with sole_use(sweep.folder):
         sweep.plan(overrides, dict(jobs))
         yield sweep
