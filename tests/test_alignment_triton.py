@@ -12,8 +12,7 @@ import pytest
 import torch
 
 import train
-import vitslite.model
-from vitslite import build
+from vitslite import build, kernels
 from vitslite.model import alignment, alignment_cpu
 from vitslite.objectives.kl import half_analytic
 from vitslite.tensors import Gaussian, Latents, sequence_mask
@@ -184,12 +183,15 @@ def test_it_compiles_for_a_gpu(block, n_warps, stride_l, tmp_path):
 
 def test_where_it_is_used(monkeypatch):
     assert alignment._device_search(torch.device("cpu")) is None
-    monkeypatch.setattr(alignment_triton, "can_start", lambda: True)
-    assert alignment._device_search(torch.device("cuda")) is alignment_triton
-    monkeypatch.delattr(vitslite.model, "alignment_triton")
-    monkeypatch.delitem(sys.modules, "vitslite.model.alignment_triton")
-    monkeypatch.setitem(sys.modules, "triton", None)  # not installed
-    assert alignment._device_search(torch.device("cuda")) is None
+    with monkeypatch.context() as context:
+        context.setattr(kernels, "can_start", lambda: True)
+        assert alignment._device_search(torch.device("cuda")) is alignment_triton
+    monkeypatch.setitem(sys.modules, "triton.runtime", None)  # not installed
+    kernels.can_start.cache_clear()
+    try:
+        assert alignment._device_search(torch.device("cuda")) is None
+    finally:
+        kernels.can_start.cache_clear()
 
 
 def test_a_triton_that_cannot_start_is_said_once(monkeypatch):
@@ -198,15 +200,15 @@ def test_a_triton_that_cannot_start_is_said_once(monkeypatch):
         def active(self):
             raise RuntimeError("Failed to find C compiler.")
 
-    monkeypatch.setattr(alignment_triton, "driver", Driver())
-    alignment_triton.can_start.cache_clear()
+    monkeypatch.setattr(triton.runtime, "driver", Driver())
+    kernels.can_start.cache_clear()
     try:
         with pytest.warns(UserWarning, match="goes through the CPU.*Failed to find C compiler") as said:
             assert alignment._device_search(torch.device("cuda")) is None
             assert alignment._device_search(torch.device("cuda")) is None
         assert len(said) == 1
     finally:
-        alignment_triton.can_start.cache_clear()
+        kernels.can_start.cache_clear()
 
 
 def test_importing_does_not_load_triton():

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from vitslite.discriminators import (
     DiscriminatorSettings,
@@ -78,6 +79,20 @@ def test_features_end_with_the_score():
         assert all(f.shape[0] == 2 for f in judgement.features) and len(judgement.features) in (4, 6)
 
 
+def test_a_period_discriminator_is_the_published_one_with_rows_and_columns_exchanged():
+    """There: [S / period, period], a kernel of (5, 1) and a stride of (3, 1)."""
+    torch.manual_seed(0)
+    judge = PeriodDiscriminator(3, [4, 8])
+    audio = torch.randn(2, 1, 200)
+    x = F.pad(audio, (0, 1), "reflect").view(2, 1, 67, 3)
+    for conv, stride in zip(judge.convs, (3, 1), strict=True):
+        weight = conv.weight.transpose(2, 3)
+        assert weight.shape[2:] == (5, 1)
+        x = F.leaky_relu(F.conv2d(x, weight, conv.bias, (stride, 1), padding=(2, 0)), 0.1)
+    score = F.conv2d(x, judge.conv_post.weight.transpose(2, 3), judge.conv_post.bias, padding=(1, 0))
+    torch.testing.assert_close(judge(audio).features[-1].transpose(2, 3), score)
+
+
 def test_a_period_discriminator_never_mixes_its_columns():
     torch.manual_seed(0)
     judge = PeriodDiscriminator(5, [4, 8])
@@ -86,7 +101,7 @@ def test_a_period_discriminator_never_mixes_its_columns():
     changed[0, 0, 3::5] += 1.0
     with torch.no_grad():
         for before, after in zip(judge(audio).features, judge(changed).features, strict=True):
-            differs = (before != after).any(1).any(1)[0]
+            differs = (before != after).any(1).any(2)[0]
             assert differs.tolist() == [False, False, False, True, False]
 
 

@@ -53,8 +53,9 @@ def test_two_ranks_equal_one(tmp_path, cache):
         if not name.endswith("attention.key.bias"):  # shifts all scores of a query alike: its gradient is rounding
             error = float((two[0]["gradients"][name] - gradient).norm() / gradient.norm())
             assert error <= 1e-6, (name, error)
-    # The gradient of the discriminator, as AdamW has averaged it in an update of its own.
-    assert moment_error(two[0], one[0]) <= 1e-6
+    # The gradient of the discriminator, as AdamW has averaged it in an update of its own. Its biases are sums over all
+    # places of both sides, which fp32 knows to 6e-5, in one process as in two (found with float64).
+    assert moment_error(two[0], one[0]) <= 6e-5
     # After one update: AdamW divides by the gradient's size, so rounding in tiny gradients shows; still close.
     for name, value in one[1]["terms"].items():
         assert two[1]["terms"][name] == pytest.approx(value, rel=1e-3), name

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "vitslite"
 
 LAYERS = [  # lowest first; a module may import from its own entry and from those above it in this list
-    ["tensors", "randomness", "distributed", "files", "stylesheet"],
+    ["tensors", "randomness", "randomness_cpu", "randomness_triton", "kernels", "distributed", "files", "stylesheet"],
     ["audio", "text"],
     ["datasets", "model"],
     ["discriminators"],
@@ -28,6 +28,7 @@ LAYERS = [  # lowest first; a module may import from its own entry and from thos
         "optimization",
         "progress",
         "interrupt",
+        "guard",
     ],
     ["adversary"],
     ["validation"],
@@ -42,7 +43,7 @@ LAYERS = [  # lowest first; a module may import from its own entry and from thos
     ["evaluation", "benchmarks", "comparison_report"],
     ["comparison_page"],
 ]
-ALLOWED_BESIDE = {"model": {"tensors", "randomness"}}  # a model can be read and used without data, hydra or wandb
+ALLOWED_BESIDE = {"model": {"tensors", "randomness", "kernels"}}  # a model can be used without data, hydra or wandb
 OWNERS = {
     "hydra": {"build", "command_line", "naming"},
     "omegaconf": {"build", "command_line"},
@@ -50,8 +51,8 @@ OWNERS = {
     "wandb_workspaces": {"tracking_remote"},
     "yaml": {"comparison_runs"},
     "matplotlib": {"figures", "benchmarks"},
-    "numba": {"model"},
-    "triton": {"model"},
+    "numba": {"model", "randomness_cpu"},
+    "triton": {"model", "randomness_triton", "kernels"},
     "monotonic_alignment_search": {"benchmarks"},
     "soundfile": {"audio"},
     "librosa": {"acoustics"},

@@ -236,8 +236,9 @@ def test_weights_and_terms():
 
 
 def test_discriminator_loss_is_least_squares():
-    real, fake = [Judgement(torch.tensor([[0.5, 1.5]]), [])], [Judgement(torch.tensor([[0.0, 1.0]]), [])]
-    assert float(adversarial.discriminator_loss(real, fake)) == pytest.approx(0.25 + 0.5)
+    recordings, reconstructions = [[0.5, 1.5], [1.0, 1.0]], [[0.0, 1.0], [0.5, 0.0]]
+    both = Judgement(torch.tensor(recordings + reconstructions), [])
+    assert adversarial.discriminator_loss([both, both]).tolist() == pytest.approx([2 * (0.25 + 0.5), 2 * (0 + 0.125)])
 
 
 def test_t38_the_same_inside_and_outside_autocast():

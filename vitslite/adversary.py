@@ -3,6 +3,7 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from vitslite import distributed
 from vitslite.discriminators import Discriminator, Judgement
@@ -25,19 +26,20 @@ class Adversary:
         return step >= self.discriminator.settings.start_step
 
     def loss(self, outputs: Outputs, batch: Batch, n_utterances: Float[Tensor, ""]) -> Float[Tensor, ""]:
-        """Its own loss on one micro-batch; the model gets no gradient of it."""
+        """Its own loss on one micro-batch, in one pass over both sides; the model gets no gradient of it."""
         real, fake = self._excerpts(outputs, batch)
-        judgements = self.discriminator(real), self.discriminator(fake.detach())
-        return adversarial.discriminator_loss(*judgements).sum() / n_utterances
+        judgements = self.discriminator(torch.cat([real, fake.detach()]))
+        return adversarial.discriminator_loss(judgements).sum() / n_utterances
 
-    def update(self, factor: float) -> Float[Tensor, ""]:
-        """One optimiser step with the gradients of all ranks, unless they are not finite. Gives their norm."""
+    def gather(self) -> Float[Tensor, ""]:
+        """Sum the gradients over all ranks and clip them. Gives their norm before."""
         distributed.sum_gradients(self.discriminator.parameters())
-        norm = clip(self.discriminator, self.settings.max_grad_norm)
-        if torch.isfinite(norm):
-            update(self.optimizer, self.settings.discriminator_learning_rate * factor)
+        return clip(self.discriminator, self.settings.max_grad_norm)
+
+    def update(self, factor: float, spoiled: Float[Tensor, ""]) -> None:
+        """One optimiser step, and no gradient left; nothing is learnt where `spoiled` is 1."""
+        update(self.optimizer, self.settings.discriminator_learning_rate * factor, spoiled)
         self.optimizer.zero_grad(set_to_none=True)
-        return norm
 
     def judge(self, outputs: Outputs, batch: Batch) -> tuple[list[Judgement], list[Judgement]]:
         """Its judgements of recording and reconstruction, for the model's loss.
@@ -46,9 +48,10 @@ class Adversary:
         """
         real, fake = self._excerpts(outputs, batch)
         self.discriminator.requires_grad_(False)
-        with torch.no_grad():
-            real_judgements = self.discriminator(real)
-        fake_judgements = self.discriminator(fake)
+        with parametrize.cached():  # weights are normalised once for both
+            with torch.no_grad():
+                real_judgements = self.discriminator(real)
+            fake_judgements = self.discriminator(fake)
         self.discriminator.requires_grad_(True)
         return real_judgements, fake_judgements
 

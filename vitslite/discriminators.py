@@ -75,9 +75,10 @@ class Discriminator(nn.Module):
 
 
 class PeriodDiscriminator(nn.Module):
-    """2-D convolutions over [S / period, period] that never mix columns; stride 3 down the rows, but for the last.
+    """2-D convolutions over [period, S / period] that never mix rows; stride 3 along them, but for the last.
 
-    Source: Kong et al. 2020 (HiFi-GAN), section 2.3, "multi-period discriminator"; channels as in the published code.
+    Source: Kong et al. 2020 (HiFi-GAN), section 2.3, "multi-period discriminator"; channels as in the published code,
+    which has rows and columns exchanged: along a contiguous axis, convolutions are faster on a CPU.
     """
 
     def __init__(self, period: int, channels: list[int]):
@@ -85,14 +86,15 @@ class PeriodDiscriminator(nn.Module):
         self.period = period
         strides = [3] * (len(channels) - 1) + [1]
         self.convs = nn.ModuleList(
-            nn.Conv2d(n_in, n_out, (5, 1), (stride, 1), padding=(2, 0))
+            nn.Conv2d(n_in, n_out, (1, 5), (1, stride), padding=(0, 2))
             for n_in, n_out, stride in zip([1, *channels], channels, strides, strict=False)
         )
-        self.conv_post = nn.Conv2d(channels[-1], 1, (3, 1), padding=(1, 0))
+        self.conv_post = nn.Conv2d(channels[-1], 1, (1, 3), padding=(0, 1))
 
     def forward(self, audio: Float[Tensor, "B 1 S"]) -> Judgement:
         missing = -audio.shape[2] % self.period
-        return _judge(self.convs, self.conv_post, F.pad(audio, (0, missing), "reflect").unflatten(2, (-1, self.period)))
+        columns = F.pad(audio, (0, missing), "reflect").unflatten(2, (-1, self.period))
+        return _judge(self.convs, self.conv_post, columns.transpose(2, 3).contiguous())
 
 
 class ScaleDiscriminator(nn.Module):

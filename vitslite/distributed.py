@@ -59,7 +59,7 @@ def session(device: str = "auto", threads: int | None = None) -> Iterator[torch.
     if threads is not None:
         torch.set_num_threads(threads)
     if is_launched():
-        _join("nccl" if on_gpu else "gloo")
+        _join("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     try:
         yield chosen
         barrier()  # leave together: torchrun takes a rank that is gone early for a failure
@@ -89,6 +89,11 @@ def all_sum(values: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
         values = values.clone()
         dist.all_reduce(values)
     return values
+
+
+def any_rank(here: bool) -> bool:
+    """Whether it is so on any rank. The processes talk, their GPUs are not waited for."""
+    return bool(all_sum(torch.tensor([float(here)])) > 0) if dist.is_initialized() else here
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:

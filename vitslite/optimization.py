@@ -83,8 +83,12 @@ def clip(module: nn.Module, max_norm: float) -> Float[Tensor, ""]:
     return nn.utils.clip_grad_norm_(module.parameters(), max_norm if max_norm > 0 else math.inf)
 
 
-def update(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """One optimiser step at learning rate `rate`."""
+def update(optimizer: torch.optim.AdamW, rate: float, spoiled: Float[Tensor, ""]) -> None:
+    """One optimiser step at learning rate `rate`; nothing changes where `spoiled` is 1, on the device, not 0.
+
+    (`found_inf` is how torch's gradient scaler tells a fused optimiser the same.)
+    """
     for group in optimizer.param_groups:
         group["lr"] = rate
+    optimizer.found_inf = spoiled
     optimizer.step()

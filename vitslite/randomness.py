@@ -5,16 +5,23 @@ of the wanted shape is hashed in turn. So noise does not depend on the batch an 
 number of ranks or loader workers, on the device, or on a resume; nothing about randomness needs to be saved.
 
 The hash is the finaliser of SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators"),
-applied to 64-bit integers that wrap around, which torch does alike on CPU and GPU.
+applied to 64-bit integers that wrap around, which torch does alike on CPU and GPU: an axis is the stream of SplitMix64
+whose seed is the hash of all before it.
+
+What is written here in operations of torch is the definition. It is many passes over memory, so where there is a kernel
+that makes the same numbers, bit for bit, in one pass, that is used: `randomness_cpu`, `randomness_triton`.
 """
 
 import functools
 import hashlib
 import math
+from types import ModuleType
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from vitslite import kernels
 
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # the odd integer next to 2^64 / golden ratio, as a signed number
 _MULTIPLY_1 = 0xBF58476D1CE4E5B9 - 2**64
@@ -30,6 +37,8 @@ def key(*parts: int | str) -> int:
 
 def bits(keys: Int[Tensor, " B"], purpose: str, *shape: int) -> Int[Tensor, " B *shape"]:
     """64 random bits per element. An element depends on its own index only, so longer shapes extend shorter ones."""
+    if kernel := _kernel(keys.device, len(shape)):
+        return kernel.bits(keys, key(purpose), shape)
     h = _mix(keys + key(purpose))
     for n in shape:
         h = _mix(h.unsqueeze(-1) + _GOLDEN * torch.arange(1, n + 1, device=keys.device))
@@ -38,15 +47,35 @@ def bits(keys: Int[Tensor, " B"], purpose: str, *shape: int) -> Int[Tensor, " B 
 
 def uniform(keys: Int[Tensor, " B"], purpose: str, *shape: int) -> Float[Tensor, " B *shape"]:
     """Uniform on (0, 1), 23 bits: never exactly 0 or 1, also in fp32."""
+    if kernel := _kernel(keys.device, len(shape)):
+        return kernel.uniform(keys, key(purpose), shape)
     return (_unsigned_shift(bits(keys, purpose, *shape), 41).float() + 0.5) * 2.0**-23
 
 
 def normal(keys: Int[Tensor, " B"], purpose: str, *shape: int) -> Float[Tensor, " B *shape"]:
     """Standard normal by the Box-Muller transform: 32 bits for the radius, 31 for the angle. Reaches 6.7 sigma."""
-    h = bits(keys, purpose, *shape)
-    radius = torch.sqrt(-2 * torch.log((_unsigned_shift(h, 32).float() + 0.5) * 2.0**-32))
-    angle = (h & 0x7FFFFFFF).float() * (2 * math.pi * 2.0**-31)
-    return radius * torch.cos(angle)
+    if kernel := _kernel(keys.device, len(shape)):
+        u, angle = kernel.uniform_and_angle(keys, key(purpose), shape)
+    else:
+        h = bits(keys, purpose, *shape)
+        u = (_unsigned_shift(h, 32).float() + 0.5) * 2.0**-32
+        angle = (h & 0x7FFFFFFF).float() * (2 * math.pi * 2.0**-31)
+    return torch.sqrt(-2 * torch.log(u)) * torch.cos(angle)  # by torch everywhere: another logarithm rounds otherwise
+
+
+def _kernel(device: torch.device, n_axes: int) -> ModuleType | None:
+    """The module that makes these numbers in one pass, or None. What is being compiled is fused by the compiler."""
+    if torch.compiler.is_compiling():
+        return None
+    if device.type == "cpu":
+        from vitslite import randomness_cpu  # here, so that reading or importing a model does not load the compiler
+
+        return randomness_cpu
+    if device.type == "cuda" and kernels.can_start():
+        from vitslite import randomness_triton  # here, as it loads a compiler, too
+
+        return randomness_triton if n_axes <= randomness_triton.MAX_AXES else None
+    return None
 
 
 def _mix(h: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:

@@ -20,6 +20,7 @@ from vitslite.checkpoint import Checkpoints
 from vitslite.datasets.data import Data
 from vitslite.discriminators import Discriminator
 from vitslite.ema import EMA
+from vitslite.guard import Guard
 from vitslite.interrupt import StopRequest
 from vitslite.objectives.objective import Counts, Losses, Objective
 from vitslite.observer import Observer
@@ -90,6 +91,7 @@ class Trainer:
         self.completed_steps = 0
         self.step_seconds = self.step_frames = self.step_rate = 0.0  # of the last step, for the log
         self.best = math.inf
+        self.guard = Guard(device)
         self.stop_request = StopRequest()  # to this process
         self.interrupted = False  # agreed on by all ranks
 
@@ -115,6 +117,7 @@ class Trainer:
                 self.step_seconds = time.perf_counter() - started
                 self.completed_steps += 1
                 done = self.completed_steps
+                self.interrupted = distributed.any_rank(self.stop_request.made)
 
                 # Once in a while: report, validate, look and listen, save.
                 progress.advance(done, metrics)
@@ -147,7 +150,7 @@ class Trainer:
         factor = rate_factor(self.settings.optimizer, self.completed_steps, self.settings.steps)
         batches = [self.data.features(batch.to(self.device)) for batch in micro_batches]
 
-        # Denominators over the whole global batch: all ranks, all micro-batches. Ranks also agree on stopping here.
+        # Denominators over the whole global batch: all ranks, all micro-batches.
         counts = self._global_counts(batches)
 
         # The discriminator first, on what the model makes now.
@@ -168,8 +171,8 @@ class Trainer:
             self.observer.look_at(batch, outputs)
         distributed.sum_gradients(self.model.parameters())
         norm = clip(self.model, self.settings.optimizer.max_grad_norm)
-        self._require_finite(norm, terms, batches)
-        update(self.optimizer, self.settings.optimizer.learning_rate * factor)
+        self._watch(norm, terms, batches)
+        update(self.optimizer, self.settings.optimizer.learning_rate * factor, self.guard.spoiled)
         if self.ema is not None:
             self.ema.update(self.model, self.completed_steps + 1)
         values = distributed.all_sum(torch.stack(list(terms.values())))
@@ -198,29 +201,20 @@ class Trainer:
                 share = self.adversary.loss(outputs, batch, counts.utterances)
             share.backward()
             loss = loss + share.detach()
-        norm = self.adversary.update(factor)
-        self._require_finite(norm, {"discriminator": loss}, batches)
+        self._watch(self.adversary.gather(), {"discriminator": loss}, batches)
+        self.adversary.update(factor, self.guard.spoiled)
         return ([outputs] if keep else [None] * len(batches)), loss
 
     def _global_counts(self, batches: list[Batch]) -> Counts:
-        local = sum(self.objective.counts(batch).flat() for batch in batches)
-        stop = torch.tensor([float(self.stop_request.made)], device=self.device)
-        counts, stops = distributed.all_sum(torch.cat([local, stop])).split([len(local), 1])
-        self.interrupted = bool(stops > 0)
-        return Counts.from_flat(counts)
+        return Counts.from_flat(distributed.all_sum(sum(self.objective.counts(batch).flat() for batch in batches)))
 
-    def _require_finite(self, norm: Tensor, terms: dict[str, Tensor], batches: list[Batch]) -> None:
-        """Stop before the optimiser step: a NaN that gets into the weights cannot be got out again."""
-        if torch.isfinite(norm):
-            return
-        bad = [name for name, value in terms.items() if not torch.isfinite(value)] or ["the gradient alone"]
-        raise FloatingPointError(
-            f"step {self.completed_steps + 1}: not finite: {', '.join(bad)}, in a batch of "
-            f"{', '.join(name for batch in batches for name in batch.ids[:4])}...; the weights are those of step "
-            f"{self.completed_steps}. Lower trainer.optimizer.learning_rate or set trainer.optimizer.max_grad_norm"
-        )
+    def _watch(self, norm: Tensor, terms: dict[str, Tensor], batches: list[Batch]) -> None:
+        self.guard.watch(self.completed_steps + 1, norm, terms, [name for batch in batches for name in batch.ids])
+        if self.device.type == "cpu":  # where looking costs nothing
+            self.guard.check()
 
     def log(self, metrics: dict[str, Tensor]) -> None:
+        self.guard.check()
         max_norm, frames = self.settings.optimizer.max_grad_norm, float(self.step_frames)
         self.observer.log_step(
             self.completed_steps, self.model, metrics, max_norm, self.step_rate, frames, self.step_seconds
@@ -232,6 +226,7 @@ class Trainer:
 
     def validate(self) -> bool:
         """Log the validation losses; whether `best_metric` is the lowest so far."""
+        self.guard.check()
         is_best = False
         if distributed.is_main():
             with self._judged_model() as model:
@@ -250,6 +245,7 @@ class Trainer:
         distributed.barrier()
 
     def save(self, is_best: bool) -> None:
+        self.guard.check()
         if distributed.is_main():
             self.checkpoints.save(self.state(), is_best)
         distributed.barrier()

@@ -19,6 +19,7 @@ from torch import Tensor
 from vitslite.benchmarks.measuring import Effort, refuse_waits, timed
 from vitslite.benchmarks.result import Section, ratio, times
 from vitslite.model import alignment
+from vitslite.model.alignment import AlignmentSettings
 from vitslite.tensors import LOG_2PI, Gaussian, sequence_mask
 from vitslite.timing import Call, Timings, once
 
@@ -142,9 +143,10 @@ def make_problem(shape: Shape, device: torch.device, seed: int = 0) -> Problem:
 def searches(problem: Problem, peer: Peer | None) -> dict[str, Call]:
     """What is compared. Ours give durations, the package's a path [B, L, T]; its kernel runs on a CPU alone."""
     p = problem
+    settings, keys = AlignmentSettings(), torch.zeros_like(p.token_lengths)  # without a step nothing is random
 
     def scored() -> Int[Tensor, "B L"]:
-        return alignment.monotonic_alignment(alignment.log_likelihood(p.z, p.p_text), *p.lengths, p.ids)
+        return alignment.scored_search(p.z, p.p_text, *p.lengths, p.ids, settings, None, keys)
 
     calls = {SEARCH: Call(lambda: alignment.monotonic_alignment(p.score, *p.lengths, p.ids)), SCORED: Call(scored)}
     if peer is None:

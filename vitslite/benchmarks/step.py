@@ -26,6 +26,7 @@ from vitslite.benchmarks.measuring import Effort, count_operations, count_waits,
 from vitslite.benchmarks.result import Row, Section, ratio, times
 from vitslite.datasets.ljspeech import Corpus
 from vitslite.discriminators import Judgement
+from vitslite.objectives import adversarial
 from vitslite.optimization import OptimizerSettings
 from vitslite.settings import Config
 from vitslite.tensors import Batch, Outputs
@@ -46,11 +47,14 @@ SPEED_ONLY = (
 
 
 class PublishedAdversary(Adversary):
-    """Judges in the model's step as in its own: every parameter gathers a gradient, to be thrown away."""
+    """Two passes in its own step. In the model's step, too, every parameter gathers a gradient, to be thrown away."""
 
     def loss(self, outputs: Outputs, batch: Batch, n_utterances: Tensor) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)  # what the model's step has left
-        return super().loss(outputs, batch, n_utterances)
+        real, fake = self._excerpts(outputs, batch)
+        pairs = zip(self.discriminator(real), self.discriminator(fake.detach()), strict=True)
+        both = [Judgement(torch.cat([r.score, f.score]), []) for r, f in pairs]
+        return adversarial.discriminator_loss(both).sum() / n_utterances
 
     def judge(self, outputs: Outputs, batch: Batch) -> tuple[list[Judgement], list[Judgement]]:
         real, fake = self._excerpts(outputs, batch)

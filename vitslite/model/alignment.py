@@ -28,11 +28,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vitslite import randomness
+from vitslite import kernels, randomness
 from vitslite.tensors import LOG_2PI, Gaussian, sequence_mask
 
 KINDS = ("mas", "forward_sum", "uniform", "given")
 SCORES = ("latent", "mel")
+_CELLS_IN_CACHE = 2**18  # of a score: 1 MB, what a core has for itself
 
 
 @dataclass
@@ -76,6 +77,35 @@ def search(
             log_lik = penalised(log_lik, token_lengths, frame_lengths, settings, step, n_channels)
             log_lik = perturbed(log_lik, token_lengths, frame_lengths, keys, settings, step)
         return monotonic_alignment(log_lik, token_lengths, frame_lengths, ids)
+
+
+def scored_search(
+    z_p: Float[Tensor, "B D T"],
+    p_text: Gaussian,
+    token_lengths: Int[Tensor, " B"],
+    frame_lengths: Int[Tensor, " B"],
+    ids: list[str],
+    settings: AlignmentSettings,
+    step: int | None,
+    keys: Int[Tensor, " B"],
+) -> Int[Tensor, "B L"]:
+    """`search` of `log_likelihood(z_p, p_text)`. Without gradient; p_text is B D L.
+
+    On a CPU one utterance after the other, unless the batch is small: what is then multiplied and searched has no
+    padding, and stays in the cache in between. On a GPU all at once.
+    """
+    with torch.no_grad():
+        if z_p.device.type != "cpu" or len(ids) * z_p.shape[2] * p_text.mean.shape[2] <= _CELLS_IN_CACHE:
+            log_lik = log_likelihood(z_p, p_text)
+            return search(log_lik, token_lengths, frame_lengths, ids, settings, step, keys, z_p.shape[1])
+        durations = torch.zeros(len(ids), p_text.mean.shape[2], dtype=torch.int64)
+        for i, (n_tokens, n_frames) in enumerate(zip(token_lengths.tolist(), frame_lengths.tolist(), strict=True)):
+            one = slice(i, i + 1)
+            log_lik = log_likelihood(z_p[one, :, :n_frames], Gaussian(*(x[one, :, :n_tokens] for x in p_text)))
+            durations[one, :n_tokens] = search(
+                log_lik, token_lengths[one], frame_lengths[one], ids[one], settings, step, keys[one], z_p.shape[1]
+            )
+        return durations
 
 
 def log_likelihood(z_p: Float[Tensor, "B D T"], p_text: Gaussian) -> Float[Tensor, "B L T"]:
@@ -231,13 +261,11 @@ def dense(durations: Int[Tensor, "B L"], n_frames: int) -> Bool[Tensor, "B L T"]
 
 def _device_search(device: torch.device) -> ModuleType | None:
     """`alignment_triton`, on a GPU where Triton is installed (it comes with the CUDA builds of torch) and can start."""
-    if device.type != "cuda":
+    if device.type != "cuda" or not kernels.can_start():
         return None
-    try:
-        from vitslite.model import alignment_triton  # here, as it loads a compiler, too
-    except ImportError:
-        return None
-    return alignment_triton if alignment_triton.can_start() else None
+    from vitslite.model import alignment_triton  # here, as it loads a compiler, too
+
+    return alignment_triton
 
 
 def _check_lengths(token_lengths: list[int], frame_lengths: list[int], ids: list[str]) -> None:

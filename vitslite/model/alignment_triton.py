@@ -16,9 +16,6 @@ Triton comes with the CUDA builds of torch. It compiles the kernel at its first 
 L) and caches it on disk. `no_type_check` keeps the shape checks of the tests from wrapping what it has to read.
 """
 
-import functools
-import subprocess
-import warnings
 from typing import no_type_check
 
 import torch
@@ -26,25 +23,9 @@ import triton
 import triton.language as tl
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from triton.runtime import driver
 
 _EXPONENT = tl.constexpr(0x7F800000)  # all exponent bits set: the float is infinite or NaN
 _N_STAGES = tl.constexpr(4)  # of the loop over frames: three rows are on their way while one is used
-
-
-@functools.cache
-def can_start() -> bool:
-    """Whether Triton works on this machine; if not, a warning says why. To reach the driver it compiles some C once."""
-    try:
-        driver.active.get_current_target()
-    except (RuntimeError, OSError, AssertionError, subprocess.CalledProcessError) as error:
-        warnings.warn(
-            "Triton cannot start, so the alignment search goes through the CPU and every step waits for it. "
-            f"Often a C compiler (gcc) or the headers of Python (python3-dev) are missing. Triton says: {error}",
-            stacklevel=2,
-        )
-        return False
-    return True
 
 
 def durations(

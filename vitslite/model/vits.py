@@ -211,15 +211,15 @@ class VITS(nn.Module):
             # Centred, so that the expanded square of the score does not cancel in fp32.
             x, tokens = batch.mel - LOG_MEL_MEAN, Gaussian(mel_text - LOG_MEL_MEAN, torch.zeros_like(mel_text))
         step = batch.step if self.training else None
-        with torch.no_grad(), torch.autocast(mask.device.type, enabled=False):
-            log_lik = alignment.log_likelihood(x.float(), tokens.float())
+        if settings.kind == "mas":
+            durations = alignment.scored_search(x, tokens, *lengths, batch.ids, settings, step, batch.keys)
+            return durations, self._expand(p_text, durations, mask)
+        with torch.no_grad():
+            log_lik = alignment.log_likelihood(x, tokens)
             durations = alignment.search(log_lik, *lengths, batch.ids, settings, step, batch.keys, x.shape[1])
-            if settings.kind == "forward_sum":
-                aided = log_lik if step is None else alignment.penalised(log_lik, *lengths, settings, step, x.shape[1])
-                weight = forward_sum.posterior(aided, *lengths)
-        if settings.kind == "forward_sum":
-            return durations, SoftGaussian(p_text, weight)
-        return durations, self._expand(p_text, durations, mask)
+            aided = log_lik if step is None else alignment.penalised(log_lik, *lengths, settings, step, x.shape[1])
+            weight = forward_sum.posterior(aided, *lengths)
+        return durations, SoftGaussian(p_text, weight)
 
     def _expand(self, p_text: Gaussian, durations: Int[Tensor, "B L"], mask: Bool[Tensor, "B 1 T"]) -> Gaussian:
         """The prior of each frame: that of the token it belongs to. Zeros on padding, as everywhere."""

@@ -4,6 +4,7 @@ A discriminator returns a list of `Judgement`s, one per sub-discriminator. Each 
 their outputs, given per utterance, [B], so that it can be averaged over a batch spread over ranks and micro-batches.
 """
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -12,22 +13,25 @@ from vitslite.discriminators import Judgement
 from vitslite.tensors import Batch, Outputs, slice_segments
 
 
-def discriminator_loss(real: list[Judgement], fake: list[Judgement]) -> Float[Tensor, " B"]:
-    """sum_k mean (1 - D_k(y))^2 + mean D_k(y_hat)^2."""
-    return sum(_mean((1 - r.score.float()) ** 2) + _mean(f.score.float() ** 2) for r, f in zip(real, fake, strict=True))
+def discriminator_loss(both: list[Judgement]) -> Float[Tensor, " B"]:
+    """sum_k mean (1 - D_k(y))^2 + mean D_k(y_hat)^2. Judged together: B recordings y, then B reconstructions y_hat."""
+    scores = [judgement.score.float().chunk(2) for judgement in both]
+    return _sum([_mean((1 - real) ** 2) + _mean(fake**2) for real, fake in scores])
 
 
 def generator_loss(fake: list[Judgement]) -> Float[Tensor, " B"]:
     """sum_k mean (1 - D_k(y_hat))^2."""
-    return sum(_mean((1 - f.score.float()) ** 2) for f in fake)
+    return _sum([_mean((1 - f.score.float()) ** 2) for f in fake])
 
 
 def feature_matching(real: list[Judgement], fake: list[Judgement]) -> Float[Tensor, " B"]:
     """2 sum_k sum_l mean |h_kl(y) - h_kl(y_hat)| over the layers l; no gradient to the real side."""
-    return 2 * sum(
-        _mean((h_real.detach().float() - h_fake.float()).abs())
-        for r, f in zip(real, fake, strict=True)
-        for h_real, h_fake in zip(r.features, f.features, strict=True)
+    return 2 * _sum(
+        [
+            _mean((h_real.detach().float() - h_fake.float()).abs())
+            for r, f in zip(real, fake, strict=True)
+            for h_real, h_fake in zip(r.features, f.features, strict=True)
+        ]
     )
 
 
@@ -44,6 +48,10 @@ def excerpts(
     free = outputs.audio_frames - segment_frames + 1
     starts = (randomness.uniform(batch.keys, "excerpt") * free).long() * hop_length
     return slice_segments(outputs.audio, starts, n_samples), slice_segments(outputs.audio_hat, starts, n_samples)
+
+
+def _sum(terms: list[Float[Tensor, " B"]]) -> Float[Tensor, " B"]:
+    return torch.stack(terms).sum(0)
 
 
 def _mean(x: Tensor) -> Float[Tensor, " B"]:

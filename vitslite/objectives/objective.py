@@ -124,7 +124,7 @@ class Objective(nn.Module):
         return Counts(
             frames=lengths.sum().float(),
             tokens=batch.token_lengths.sum().float(),
-            utterances=torch.tensor(float(len(batch.ids)), device=lengths.device),
+            utterances=torch.full((), float(len(batch.ids)), device=lengths.device),
             mels=self.reconstruction.counts(audio_frames),
         )
 

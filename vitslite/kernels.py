@@ -1,0 +1,28 @@
+"""Whether the kernels written in Triton can be used here: those of `randomness_triton` and `model.alignment_triton`."""
+
+import functools
+import subprocess
+import warnings
+
+
+@functools.cache
+def can_start() -> bool:
+    """Whether Triton is installed (it comes with the CUDA builds of torch) and works on this machine.
+
+    If it is installed and does not work, a warning says why. To reach the driver it compiles some C once.
+    """
+    try:
+        from triton.runtime import driver  # here, as it loads a compiler
+    except ImportError:
+        return False
+    try:
+        driver.active.get_current_target()
+    except (RuntimeError, OSError, AssertionError, subprocess.CalledProcessError) as error:
+        warnings.warn(
+            "Triton cannot start, so the alignment search goes through the CPU, every step waits for it, and random "
+            "numbers take many small operations of the GPU each. "
+            f"Often a C compiler (gcc) or the headers of Python (python3-dev) are missing. Triton says: {error}",
+            stacklevel=2,
+        )
+        return False
+    return True
