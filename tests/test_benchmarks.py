@@ -371,7 +371,7 @@ TINY = {
     "infer": (["--frames", "20", "--model", "nano"], ["hifigan", "istft", "real-time factor", "0.23 s"]),
     "data": (
         ["--batch", "3", "--batches", "2", "--model", "nano", "--step-batch", "2"],
-        [data.PUBLISHED, data.MEMORY, "valid / padded", "share"],
+        [data.PUBLISHED, data.CACHED, "valid / padded", "share"],
     ),
 }
 

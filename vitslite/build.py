@@ -141,7 +141,8 @@ def data(config: Config, corpus: Corpus) -> Data:
     """Training batches by step, and the fixed ones for validation."""
     rank, world = distributed.rank(), distributed.world_size()
     on_gpu = config.trainer.device != "cpu" and torch.cuda.is_available()
-    loader = Loader(corpus.train, config.data, config.audio, config.seed, rank, world, pin_memory=on_gpu)
+    cache = Path(config.data.cache) if config.data.cache_audio else None
+    loader = Loader(corpus.train, config.data, config.audio, config.seed, rank, world, on_gpu, cache)
     return Data(
         corpus=corpus,
         audio=config.audio,

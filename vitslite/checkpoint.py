@@ -32,6 +32,7 @@ FREE_SETTINGS = (
     "data.n_workers",
     "data.root",
     "data.cache",
+    "data.cache_audio",
     "run_dir",
     "name",
 )

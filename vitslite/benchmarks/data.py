@@ -27,7 +27,8 @@ from vitslite.tensors import Batch
 from vitslite.timing import Call
 from vitslite.trainer import Trainer
 
-MEMORY, DISK, FEATURES = "vitslite: clips in memory", "vitslite: clips on disk", "vitslite: in memory, and spectrograms"
+CACHED, DISK = "vitslite: clips in the cache file", "vitslite: clips in their own files"
+FEATURES = "vitslite: in the cache file, and spectrograms"
 PUBLISHED = "as published: cached spectrograms"
 WAITING_STEPS = 3  # that are timed, after one that is not
 
@@ -71,19 +72,19 @@ def valid_share(lengths: list[int], batches: list[list[int]]) -> float:
 def host_time(corpus: Corpus, settings: AudioSettings, effort: Effort, n_items: int, n_batches: int) -> Section:
     """Making the same batches of the same clips, in turn, in one process; files come from the system's cache."""
     loaders = {
-        name: Loader(corpus.train, DataSettings(batch_size=n_items, cache_audio=cached), settings, seed=0)
-        for name, cached in ((MEMORY, True), (DISK, False))
+        name: Loader(corpus.train, DataSettings(batch_size=n_items), settings, seed=0, cache=cache)
+        for name, cache in ((CACHED, corpus.root), (DISK, None))
     }
     published = PublishedLoader(corpus.train, settings)
     features = Features(settings)
     making = {
-        MEMORY: loaders[MEMORY].make,
+        CACHED: loaders[CACHED].make,
         DISK: loaders[DISK].make,
-        FEATURES: lambda step: features(Batch(**loaders[MEMORY].make(step))),
+        FEATURES: lambda step: features(Batch(**loaders[CACHED].make(step))),
         PUBLISHED: lambda step: published.make(loaders[DISK].sampler.batch(step)),
     }
     for step in range(n_batches):
-        loaders[MEMORY].make(step)  # reads every clip once, as the first epoch does
+        loaders[CACHED].make(step)  # maps every clip once, as the first epoch does
     calls = {}
     for name, make in making.items():
         steps = itertools.cycle(range(n_batches))
@@ -91,7 +92,7 @@ def host_time(corpus: Corpus, settings: AudioSettings, effort: Effort, n_items: 
     timings = timed(calls, replace(effort, device=torch.device("cpu")))  # the host's clocks, whatever the device
     sizes = {name: megabytes(call.run(0)) for name, call in calls.items()}
     rows = [row | {"MB": sizes[name]} for name, row in zip(calls, times(timings), strict=True)]
-    ratios = [ratio(timings, name, PUBLISHED) for name in (MEMORY, DISK, FEATURES)]
+    ratios = [ratio(timings, name, PUBLISHED) for name in (CACHED, DISK, FEATURES)]
     note = "With spectrograms: where they are made on the CPU. On a GPU the device makes them."
     return Section(f"host time per batch of {n_items}", rows, ratios, [note])
 

@@ -3,12 +3,13 @@
 All go through `Trainer.step`. As published means the networks and losses of model=vits with discriminator=vits, and
 what their first implementation did that costs time and changes no gradient of either player:
 
-* The discriminators judge the recording and the reconstruction with all their gradients, in the model's step, too.
+* The discriminators judge recording and reconstruction in two passes, each with all its gradients, in the model's
+  step, too.
 * AdamW goes over lists of tensors (foreach), where ours is fused.
-* Weights are normalised in every convolution (as ours are, too, unless told otherwise).
+* Weights are normalised in every convolution, in every pass.
 
 It did more that is not imitated here: an alignment search on the host, boolean masks, a wait for the device per
-gradient. So the original should be slower than this, on a GPU above all.
+gradient, periods along the columns. So the original should be slower than this, on a GPU above all.
 """
 
 from collections.abc import Callable
@@ -135,7 +136,7 @@ def build_trainer(
     config: Config, corpus: Corpus, device: torch.device, run_dir: Path, kind: type[Trainer] = Trainer
 ) -> Trainer:
     """As train.py makes it, with nobody listening."""
-    config.run_dir = str(run_dir)
+    config.run_dir, config.data.cache = str(run_dir), str(corpus.root)
     return kind(
         config.trainer,
         build.model(config, corpus.frontend.n_symbols),
@@ -161,10 +162,18 @@ def step_of(trainer: Trainer) -> Callable[[], dict[str, Tensor]]:
     return step
 
 
+class ForeachAdamW(torch.optim.AdamW):
+    """Not fused, so it knows nothing of gradients that are not finite."""
+
+    def step(self, closure: None = None) -> None:
+        del self.found_inf
+        super().step(closure)
+
+
 def foreach_adamw(module: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
     """`optimization.adamw`, but not fused."""
     betas = (settings.beta1, settings.beta2)
-    return torch.optim.AdamW(
+    return ForeachAdamW(
         module.parameters(), lr=0.0, betas=betas, eps=settings.eps, weight_decay=settings.weight_decay, foreach=True
     )
 

@@ -12,27 +12,19 @@ from vitslite.datasets.ljspeech import Utterance
 
 
 class ClipReader:
-    """Utterance -> its int16 samples [n_frames * hop_length] at its level, kept in memory if `cache`."""
+    """Utterance -> its int16 samples [n_frames * hop_length] at its level, from the clip's own file each time."""
 
-    def __init__(self, sample_rate: int, hop_length: int, cache: bool = False):
+    def __init__(self, sample_rate: int, hop_length: int):
         self.sample_rate, self.hop_length = sample_rate, hop_length
-        self.cached: dict[str, np.ndarray] | None = {} if cache else None
 
     def __call__(self, utterance: Utterance) -> np.ndarray:
-        if self.cached is None:
-            return self._read(utterance)
-        if utterance.id not in self.cached:
-            self.cached[utterance.id] = self._read(utterance)
-        return self.cached[utterance.id]
-
-    def _read(self, utterance: Utterance) -> np.ndarray:
         n_samples = utterance.n_frames * self.hop_length
         clip = read_wav(utterance.path, self.sample_rate)[:n_samples]
         if len(clip) < n_samples:
             raise ValueError(f"{utterance.path}: changed since the start: {len(clip)} samples, {n_samples} expected")
         loudest = np.abs(clip.astype(np.int32)).max()
         if utterance.peak is None or loudest == 0:
-            return clip.copy()  # lets go of what lies beyond n_samples
+            return clip
         return to_int16(clip * (utterance.peak / loudest))
 
 
@@ -56,7 +48,7 @@ def collate(
     audio = torch.zeros(len(utterances), 1, n_frames * hop_length, dtype=torch.int16)
     for i, (utterance, clip) in enumerate(zip(utterances, clips, strict=True)):
         tokens[i, : len(utterance.tokens)] = torch.tensor(utterance.tokens)
-        audio[i, 0, : len(clip)] = torch.from_numpy(clip)
+        audio[i, 0, : len(clip)].numpy()[:] = clip  # by way of NumPy: torch warns of read-only arrays
     fields = {
         "step": step,
         "ids": [u.id for u in utterances],

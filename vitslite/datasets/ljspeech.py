@@ -18,13 +18,13 @@ _TOLERATED_FAULTS = 10  # missing or corrupt clips, in small corpora where data.
 class DataSettings:
     kind: str = "demo"  # or "ljspeech": a folder of yours, in LJSpeech's layout (data/README.md)
     root: str | None = None  # that folder
-    cache: str = "~/.cache/vitslite"  # phonemes, and the demo corpus
+    cache: str = "~/.cache/vitslite"  # phonemes, decoded clips, and the demo corpus
     n_sentences: int = 1200  # of the demo corpus
     demo_seed: int = 0
     demo_voice: str = "en-us+f5"
     batch_size: int = 16  # utterances per step, over all ranks and micro-batches
-    n_workers: int = 0  # processes that load data, per rank; 0: in the trainer's own, from memory
-    cache_audio: bool = True  # keep clips in memory once read (with n_workers=0)
+    n_workers: int = 0  # processes that load data, per rank; 0: the trainer's own
+    cache_audio: bool = True  # decode the training clips once, into a file in `cache`; false: whenever they are used
     pad_multiple: int = 1  # round token and frame counts of a batch up to this: fewer shapes for compilers
     peak: float | None = None  # scale every clip so that its loudest sample is here (0 to 1); null: as recorded
     validation_fraction: float = 0.05

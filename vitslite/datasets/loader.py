@@ -3,11 +3,13 @@
 import itertools
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from vitslite.audio import AudioSettings
+from vitslite.datasets.audio_cache import cached_clips
 from vitslite.datasets.collate import ClipReader, collate, fixed_keys, training_keys
 from vitslite.datasets.ljspeech import DataSettings, Utterance
 from vitslite.datasets.sampler import Sampler
@@ -19,7 +21,8 @@ _GRACE_SECONDS = 20  # how long a worker outlives a SIGTERM sent to the process 
 class Loader:
     """Batches of one rank. The batch of a step depends on (seed, step, rank) only; `data.n_workers` changes nothing.
 
-    Clips stay in memory if `data.cache_audio` and `data.n_workers=0` (workers would each keep a copy of the corpus).
+    Clips come from one file in the folder `cache` (audio_cache.py), which is made now if it is not there; without
+    `cache` from their own files. ValueError: settings that cannot work, or the file cannot be made.
     """
 
     def __init__(
@@ -31,6 +34,7 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
         pin_memory: bool = False,
+        cache: Path | None = None,
     ):
         if data.n_workers < 0:
             raise ValueError(f"data.n_workers={data.n_workers}: must be 0 or more")
@@ -40,12 +44,13 @@ class Loader:
         self.sampler = Sampler([u.n_frames for u in utterances], data.batch_size, seed, rank, world_size)
         self.steps_per_epoch = self.sampler.steps_per_epoch
         self.pin_memory, self.pad_multiple = pin_memory, data.pad_multiple
-        self.clip = ClipReader(audio.sample_rate, audio.hop_length, cache=data.cache_audio and data.n_workers == 0)
+        read = ClipReader(audio.sample_rate, audio.hop_length)
+        self.clip = read if cache is None else cached_clips(utterances, read, cache)
 
     def batches(self, first_step: int, accumulate: int = 1) -> Iterator[list[Batch]]:
         """Steps first_step, first_step + 1, ... without end; each is a list of `accumulate` micro-batches.
 
-        Close the iterator (or let it go) to end the workers. ValueError: a clip has become unreadable.
+        Close the iterator (or let it go) to end the workers. ValueError: clips have become unreadable.
         """
         loader = DataLoader(
             _Steps(self, accumulate),
