@@ -3,7 +3,6 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.utils import parametrize
 
 from vitslite import distributed
 from vitslite.discriminators import Discriminator, Judgement
@@ -48,10 +47,9 @@ class Adversary:
         """
         real, fake = self._excerpts(outputs, batch)
         self.discriminator.requires_grad_(False)
-        with parametrize.cached():  # weights are normalised once for both
-            with torch.no_grad():
-                real_judgements = self.discriminator(real)
-            fake_judgements = self.discriminator(fake)
+        with torch.no_grad():
+            real_judgements = self.discriminator(real)
+        fake_judgements = self.discriminator(fake)
         self.discriminator.requires_grad_(True)
         return real_judgements, fake_judgements
 

@@ -27,6 +27,7 @@ FREE_SETTINGS = (
     "trainer.sample_every_steps",
     "trainer.checkpoint_every_steps",
     "trainer.device",
+    "trainer.compile",
     "tracking",
     "validation",
     "data.n_workers",

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vitslite import distributed
 from vitslite.adversary import Adversary
 from vitslite.checkpoint import Checkpoints
+from vitslite.compilation import compile_parts
 from vitslite.datasets.data import Data
 from vitslite.discriminators import Discriminator
 from vitslite.ema import EMA
@@ -35,6 +36,7 @@ from vitslite.tracking import Tracker
 class TrainerSettings:
     device: str = "auto"  # auto, cpu, cuda
     precision: str = "fp32"  # fp32, bf16 (the KL, the alignment score and the spectrograms stay fp32)
+    compile: bool = False  # by torch.compile, in part; for long runs on a GPU
     steps: int = 1000
     stop_after_step: int | None = None  # stop early, as an interruption would; the same command without it goes on
     accumulate: int = 1  # micro-batches per step, each data.batch_size / accumulate utterances
@@ -87,6 +89,9 @@ class Trainer:
         self.adversary = None
         if discriminator is not None:
             self.adversary = Adversary(discriminator.to(device), settings.optimizer, data.audio.hop_length)
+        if settings.compile:
+            compile_parts(self.model)
+            compile_parts(nn.ModuleList() if discriminator is None else discriminator)
         self.observer = Observer(data, self.objective, recogniser, tracker, device)
         self.completed_steps = 0
         self.step_seconds = self.step_frames = self.step_rate = 0.0  # of the last step, for the log
