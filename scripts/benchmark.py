@@ -4,6 +4,7 @@
     python scripts/benchmark.py mas --shapes 64,200,1000 --growth
     python scripts/benchmark.py step                    a training step, beside VITS as published
     python scripts/benchmark.py step trainer.precision=bf16 --models small
+    python scripts/benchmark.py learn                   how soon a model has learnt something, beside VITS as published
     python scripts/benchmark.py infer                   synthesis with either decoder
     python scripts/benchmark.py data                    padding, host time per batch, waiting for data
     python scripts/benchmark.py diagnostics             what looking costs
@@ -25,7 +26,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from vitslite import build, command_line
-from vitslite.benchmarks import data, diagnostics, infer, mas, plots, result, step
+from vitslite.benchmarks import data, diagnostics, infer, learn, mas, plots, result, step
 from vitslite.benchmarks.corpus import device_of
 from vitslite.benchmarks.mas import Shape
 from vitslite.benchmarks.measuring import Effort
@@ -34,6 +35,11 @@ from vitslite.files import write_text
 from vitslite.settings import Config
 
 ROOT = Path(__file__).parents[1]
+GPU_STEPS = [  # of the steps on a GPU
+    ["trainer.precision=fp32"],
+    ["trainer.precision=bf16"],
+    ["trainer.precision=bf16", "trainer.compile=true"],
+]
 
 build.register_schema()
 
@@ -65,6 +71,10 @@ def measure_step(arguments: argparse.Namespace, folder: Path) -> list[Section]:
     ]
 
 
+def measure_learn(arguments: argparse.Namespace, folder: Path) -> list[Section]:
+    return [learn.run(compose, effort_of(arguments), folder, arguments.budget, arguments.overrides)]
+
+
 def measure_infer(arguments: argparse.Namespace, folder: Path) -> list[Section]:
     return [infer.run(compose, effort_of(arguments), arguments.frames, arguments.model, arguments.overrides)]
 
@@ -88,13 +98,13 @@ def measure_gpu(arguments: argparse.Namespace, folder: Path) -> list[Section]:
     sections += mas.run(mas.DEFAULT_SHAPES, untraced)
     sections.append(mas.growth(Shape(32, 200, 1000), untraced))
     plots.growth(a.output / "mas.png", sections[-1].rows)
-    for precision in ("fp32", "bf16"):
-        own = folder / precision
-        chosen = effort if precision == "bf16" else untraced
-        found = step.run(compose, chosen, own, a.batch, 500, "vits", ["small"], [f"trainer.precision={precision}"])
-        found.title += f", {precision}"
+    for i, settings in enumerate(GPU_STEPS):
+        chosen = effort if i == 1 else untraced
+        found = step.run(compose, chosen, folder / str(i), a.batch, 500, "vits", ["small"], settings)
+        found.title += f", {' '.join(settings)}"
         sections.append(found)
         torch.cuda.empty_cache()
+    sections.append(learn.run(compose, untraced, folder / "learn", a.budget, ["data.batch_size=16"]))
     sections.append(infer.run(compose, untraced, 566, "vits", []))
     sections += data.run(compose, untraced, folder / "data", 64, 4, "small", 64)
     leave(a.output / "benchmark.json", json.dumps(result.as_dict(about, sections), indent=1) + "\n")
@@ -157,6 +167,10 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--models", nargs="*", default=["small", "tiny"], metavar="MODEL", help="of ours (small tiny)")
     c.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for all of them, as of train.py")
 
+    c = command("learn", measure_learn, 1, "how soon a model has learnt something")
+    c.add_argument("--budget", type=positive, default=240, metavar="SECONDS", help="for each model (240)")
+    c.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for all of them, as of train.py")
+
     c = command("infer", measure_infer, 5, "synthesis")
     c.add_argument("--frames", type=positive, default=566, help="of the sentence (566)")
     c.add_argument("--model", default="vits")
@@ -174,6 +188,7 @@ def parser() -> argparse.ArgumentParser:
 
     c = command("gpu", measure_gpu, 10, "what a GPU can show of it; also left as benchmark.json and benchmark.md")
     c.add_argument("--batch", type=positive, default=64, help="utterances of a training step (64)")
+    c.add_argument("--budget", type=positive, default=40, metavar="SECONDS", help="for each model that learns (40)")
     return p
 
 

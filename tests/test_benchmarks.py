@@ -1,6 +1,7 @@
 """Benchmarks: statistics on clocks of our own, agreement with the peers, what is counted, the command. No speeds."""
 
 import importlib.util
+import itertools
 import json
 import statistics
 import sys
@@ -15,7 +16,7 @@ from matplotlib.image import imread
 
 from vitslite import build, command_line, timing
 from vitslite.audio import AudioSettings, Features
-from vitslite.benchmarks import corpus, data, diagnostics, infer, mas, result, step
+from vitslite.benchmarks import corpus, data, diagnostics, infer, learn, mas, result, step
 from vitslite.benchmarks.mas import Peer, Shape
 from vitslite.benchmarks.measuring import Effort, count_operations
 from vitslite.datasets.ljspeech import DataSettings
@@ -411,6 +412,36 @@ def test_what_looking_costs_is_clocked_apart(compose, tmp_path):
     assert set(seconds) == {"3 training steps", "probe", "look_at", "log_step", "together"}
     assert all(value > 0 for value in seconds.values())
     assert seconds["together"] == pytest.approx(seconds["probe"] + seconds["look_at"] + seconds["log_step"])
+
+
+def test_learning_is_clocked_until_targets_are_reached(compose, tmp_path, monkeypatch):
+    """With a clock of a second per step, and looks of 2 s: one target is reached at the first look, one never."""
+    seconds = itertools.count()  # of which every step takes one, and lets one pass before the next
+    monkeypatch.setattr(learn, "clock_of", lambda device: lambda: float(next(seconds)))
+    monkeypatch.setattr(learn, "N_LOOKS", 3)
+    monkeypatch.setattr(learn, "TARGETS", {"val/loss/mel": 100.0, "val/mas/error_ms": 0.0})
+    monkeypatch.setattr(learn, "DEMO", [])
+    published = step.Variant("published", ["trainer.ema_decay=0"], step.PublishedTrainer)
+    monkeypatch.setattr(learn, "VARIANTS", [step.Variant("nano", []), published])
+    section = learn.run(lambda o: build.parse(compose(*o), o), ONCE, tmp_path, 6, [])
+    assert [row["what"] for row in section.rows] == ["nano", "published"]
+    for row in section.rows:
+        assert (row["steps"], row["s"]) == (6, 6.0)
+        assert (row["s to loss/mel 100"], row["s to mas/error_ms 0"]) == (2.0, None)
+        assert 0 < row["last loss/mel"] < 100 and row["last mas/error_ms"] > 0
+    monkeypatch.setattr(learn, "TARGETS", {"val/loss/mel": 100.0})
+    assert [row["steps"] for row in learn.run(lambda o: build.parse(compose(*o), o), ONCE, tmp_path, 6, []).rows] == [
+        2,
+        2,
+    ]
+
+
+def test_the_variants_that_learn_are_what_they_are_called():
+    kinds = [script.compose([*learn.DEMO, *variant.overrides]) for variant in learn.VARIANTS]
+    assert [config.model.decoder.kind for config in kinds] == ["istft", "hifigan", "istft", "istft", "hifigan"]
+    assert [config.discriminator.kind for config in kinds] == ["none", "none", "mpd_mrd", "none", "vits"]
+    assert [config.model.n_latent for config in kinds] == [64, 64, 64, 96, 192]
+    assert {config.audio.sample_rate for config in kinds} == {16000}
 
 
 def test_the_last_override_wins(monkeypatch):

@@ -38,6 +38,7 @@ def run(
 ) -> list[Section]:
     """All three questions. `n_batches` x `n_items` clips are written to `folder`; steps take `n_step` of them."""
     base = [*BASE, f"trainer.device={effort.device.type}", "trainer.precision=fp32", f"model={model}"]
+    base += [f"data.cache={folder}"]
     config = compose([*base, "discriminator=none", f"data.batch_size={n_step}"])
     corpus = write_corpus(folder, speech_frames(n_items * n_batches, config.audio), config.audio)
     trainer = build_trainer(config, corpus, effort.device, folder / "run")

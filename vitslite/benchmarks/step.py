@@ -41,6 +41,7 @@ NO_WEIGHT_NORM = [
     "model.flow.weight_norm=false",
     "model.decoder.hifigan.weight_norm=false",
 ]
+AS_PUBLISHED = ["trainer.ema_decay=0", "trainer.compile=false"]
 SPEED_ONLY = (
     "Speed says nothing about learning: a step of another model learns another amount. What the recipes reach, and "
     "when, is in docs/recipes.md."
@@ -78,7 +79,7 @@ class PublishedTrainer(Trainer):
 
 class Variant(NamedTuple):
     name: str
-    overrides: list[str]
+    overrides: list[str]  # which nothing else overrides
     trainer: type[Trainer] = Trainer
 
 
@@ -87,7 +88,11 @@ def variants(published: str, models: list[str]) -> list[Variant]:
     vits = [f"model={published}", "discriminator=vits"]
     bare = [*vits, *NO_WEIGHT_NORM, "discriminator.weight_norm=false"]
     found = [
-        Variant(f"model={published}, as published", [*vits, "trainer.ema_decay=0"], PublishedTrainer),
+        Variant(
+            f"model={published}, as published",
+            [*vits, "trainer.ema_decay=0", "trainer.compile=false"],
+            PublishedTrainer,
+        ),
         Variant(" ".join(vits), vits),
         Variant(f"{' '.join(vits)}, no weight norm", bare),
     ]
@@ -110,8 +115,9 @@ def run(
 ) -> Section:
     """A batch of whole utterances through all variants. `overrides` are for all of them; `folder` holds the clips."""
     compared = variants(published, models)
-    base = [*BASE, f"data.batch_size={n_items}", f"trainer.device={effort.device.type}", "trainer.precision=fp32"]
-    configs = [compose([*base, *variant.overrides, *overrides]) for variant in compared]
+    base = [*BASE, f"data.batch_size={n_items}", f"data.cache={folder}", f"trainer.device={effort.device.type}"]
+    base += ["trainer.precision=fp32"]
+    configs = [compose([*base, *overrides, *variant.overrides]) for variant in compared]
     corpus = write_corpus(folder, [n_frames] * n_items, configs[0].audio)
     trainers = {
         variant.name: build_trainer(config, corpus, effort.device, folder / str(i), variant.trainer)
@@ -136,7 +142,7 @@ def build_trainer(
     config: Config, corpus: Corpus, device: torch.device, run_dir: Path, kind: type[Trainer] = Trainer
 ) -> Trainer:
     """As train.py makes it, with nobody listening."""
-    config.run_dir, config.data.cache = str(run_dir), str(corpus.root)
+    config.run_dir = str(run_dir)
     return kind(
         config.trainer,
         build.model(config, corpus.frontend.n_symbols),

@@ -1,0 +1,82 @@
+"""How soon a model has learnt something: the time of its training steps until validation says so.
+
+A step of one model is not worth a step of another, so no speed says which of them is ahead. Here they train on the
+demo corpus, whose true alignment is known, until the spectrograms and the alignment are good enough, or time is up.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from vitslite import build
+from vitslite.benchmarks.measuring import Effort
+from vitslite.benchmarks.result import Row, Section
+from vitslite.benchmarks.step import Compose, PublishedTrainer, Variant, build_trainer
+from vitslite.trainer import Trainer
+
+TARGETS = {"val/loss/mel": 0.5, "val/mas/error_ms": 50.0}  # log-mel L1; distance from the true onsets
+N_LOOKS = 24  # validations at most; they are not part of the time
+
+DEMO = ["experiment=demo", "tracking=local", "validation.n_heard=0"]
+HIFIGAN = [  # for the demo's 320 samples per frame
+    "model.decoder.kind=hifigan",
+    "model.decoder.hifigan.upsample_rates=[8,5,4,2]",
+    "model.decoder.hifigan.upsample_kernels=[16,11,8,4]",
+    "model.segment_frames=32",
+]
+PUBLISHED = [  # its networks, losses and optimiser on the demo's spectrograms
+    *["model=vits", "discriminator=vits", "model.text_encoder.dropout=0.1", *HIFIGAN],
+    *["trainer.optimizer.learning_rate=2e-4", "trainer.optimizer.warmup_steps=0", "trainer.ema_decay=0"],
+]
+VARIANTS = [
+    Variant("model=tiny (the demo)", []),
+    Variant("model=tiny model.decoder.kind=hifigan, segments", HIFIGAN),
+    Variant("model=tiny discriminator=mpd_mrd", ["discriminator=mpd_mrd"]),
+    Variant("model=small", ["model=small"]),
+    Variant("model=vits, as published", PUBLISHED, PublishedTrainer),
+]
+
+
+def run(compose: Compose, effort: Effort, folder: Path, budget: float, overrides: list[str]) -> Section:
+    """Each for `budget` seconds of training steps at most. `overrides` are for all of them."""
+    rows = []
+    for i, variant in enumerate(VARIANTS):
+        config = compose([*DEMO, f"trainer.device={effort.device.type}", *variant.overrides, *overrides])
+        trainer = build_trainer(config, build.corpus(config), effort.device, folder / str(i), variant.trainer)
+        rows.append({"what": variant.name} | learn(trainer, budget, clock_of(effort.device)))
+    return Section(f"learning the demo corpus, {budget:.0f} s at most", rows)
+
+
+def learn(trainer: Trainer, budget: float, clock: Callable[[], float]) -> Row:
+    """Train until all targets are reached or the time is up; when each was reached, and where things stand."""
+    spent, looks, reached = 0.0, 0, dict.fromkeys(TARGETS)
+    batches = trainer.data.loader.batches(0)
+    while spent < budget and None in reached.values():
+        started = clock()
+        trainer.step(next(batches))
+        spent += clock() - started
+        trainer.completed_steps += 1
+        if spent < (looks + 1) * budget / N_LOOKS:
+            continue
+        looks += 1
+        trainer.validate()
+        found = trainer.tracker.rows()[-1]
+        reached = {key: reached[key] or (spent if found[key] <= TARGETS[key] else None) for key in TARGETS}
+    batches.close()
+    row: Row = {"steps": trainer.completed_steps, "s": spent}
+    row |= {f"s to {key.removeprefix('val/')} {TARGETS[key]:g}": value for key, value in reached.items()}
+    return row | {f"last {key.removeprefix('val/')}": found[key] for key in TARGETS}
+
+
+def clock_of(device: torch.device) -> Callable[[], float]:
+    """Processor time; on a GPU the time until it has done its work."""
+    if device.type == "cpu":
+        return time.process_time
+
+    def clock() -> float:
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    return clock
