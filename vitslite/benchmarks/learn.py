@@ -39,17 +39,17 @@ VARIANTS = [
 ]
 
 
-def run(compose: Compose, effort: Effort, folder: Path, budget: float, overrides: list[str]) -> Section:
+def run(compose: Compose, effort: Effort, folder: Path, budget: int, overrides: list[str]) -> Section:
     """Each for `budget` seconds of training steps at most. `overrides` are for all of them."""
     rows = []
     for i, variant in enumerate(VARIANTS):
         config = compose([*DEMO, f"trainer.device={effort.device.type}", *variant.overrides, *overrides])
         trainer = build_trainer(config, build.corpus(config), effort.device, folder / str(i), variant.trainer)
         rows.append({"what": variant.name} | learn(trainer, budget, clock_of(effort.device)))
-    return Section(f"learning the demo corpus, {budget:.0f} s at most", rows)
+    return Section(f"learning the demo corpus, {budget} s at most", rows)
 
 
-def learn(trainer: Trainer, budget: float, clock: Callable[[], float]) -> Row:
+def learn(trainer: Trainer, budget: int, clock: Callable[[], float]) -> Row:
     """Train until all targets are reached or the time is up; when each was reached, and where things stand."""
     spent, looks, reached = 0.0, 0, dict.fromkeys(TARGETS)
     batches = trainer.data.loader.batches(0)
