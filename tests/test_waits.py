@@ -9,7 +9,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vitslite import build
-from vitslite.benchmarks.step import build_trainer
+from vitslite.benchmarks.measuring import refuse_waits
+from vitslite.benchmarks.step import build_trainer, step_of
 from vitslite.model import alignment
 from vitslite.tensors import Batch
 from vitslite.trainer import Trainer
@@ -32,7 +33,7 @@ class Reads(TorchDispatchMode):
 
 
 def reads_of_a_step(compose, tmp_path, monkeypatch, overrides) -> list[str]:
-    """Of the second step, as on a GPU: the search on the device (here even durations), and nobody looks at the guard."""
+    """Of the second step, as on a GPU: the search on the device (here even durations), nobody looks at the guard."""
     config = build.parse(compose(*overrides), list(overrides))
     trainer = build_trainer(config, build.corpus(config), torch.device("cpu"), tmp_path / "run")
     monkeypatch.setattr(Trainer, "_watch", as_on_a_gpu)
@@ -53,6 +54,7 @@ def as_on_a_gpu(trainer, norm, terms, batches):
     trainer.guard.watch(trainer.completed_steps + 1, norm, terms, [])
 
 
+NARROW = ["discriminator.period_channels=[4,4]", "discriminator.periods=[2]"]
 CASES = [
     [],
     ["model/duration=stochastic", "model.text_encoder.dropout=0.1", "model.duration.dropout=0.5"],
@@ -70,14 +72,22 @@ CASES = [
 
 @pytest.mark.parametrize("overrides", CASES, ids=lambda o: " ".join(o) or "nano")
 def test_a_step_reads_nothing(compose, tmp_path, monkeypatch, overrides):
-    narrow = (
-        ["discriminator.period_channels=[4,4]", "discriminator.periods=[2]"]
-        if "discriminator" in str(overrides)
-        else []
-    )
-    assert reads_of_a_step(compose, tmp_path, monkeypatch, [*overrides, *narrow, "trainer.log_every_steps=0"]) == []
+    assert reads_of_a_step(compose, tmp_path, monkeypatch, [*overrides, *NARROW, "trainer.log_every_steps=0"]) == []
 
 
 def test_a_read_would_be_seen(compose, tmp_path, monkeypatch):
     names = reads_of_a_step(compose, tmp_path, monkeypatch, ["trainer.log_every_steps=1"])
     assert "_local_scalar_dense" in names, "the diagnostics of a logged step are read"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("overrides", CASES, ids=lambda o: " ".join(o) or "nano")
+def test_a_gpu_is_not_waited_for(compose, tmp_path, overrides):
+    overrides = ["trainer.device=cuda", *overrides, *NARROW, "trainer.log_every_steps=0"]
+    config = build.parse(compose(*overrides), overrides)
+    trainer = build_trainer(config, build.corpus(config), torch.device("cuda"), tmp_path / "run")
+    step = step_of(trainer)
+    for _ in range(2):  # compiles, and logs
+        step()
+    refuse_waits("a training step", step)
+    trainer.guard.check()
