@@ -35,11 +35,11 @@ from vitslite.files import write_text
 from vitslite.settings import Config
 
 ROOT = Path(__file__).parents[1]
-GPU_STEPS = [  # of the steps on a GPU
-    ["trainer.precision=fp32"],
-    ["trainer.precision=bf16"],
-    ["trainer.precision=bf16", "trainer.compile=true"],
-]
+GPU_STEPS = {  # settings of training steps that are compared on a GPU, by whether they are traced
+    ("trainer.precision=fp32",): False,
+    ("trainer.precision=bf16",): True,
+    ("trainer.precision=bf16", "trainer.compile=true"): False,
+}
 
 build.register_schema()
 
@@ -98,9 +98,9 @@ def measure_gpu(arguments: argparse.Namespace, folder: Path) -> list[Section]:
     sections += mas.run(mas.DEFAULT_SHAPES, untraced)
     sections.append(mas.growth(Shape(32, 200, 1000), untraced))
     plots.growth(a.output / "mas.png", sections[-1].rows)
-    for i, settings in enumerate(GPU_STEPS):
-        chosen = effort if i == 1 else untraced
-        found = step.run(compose, chosen, folder / str(i), a.batch, 500, "vits", ["small"], settings)
+    for settings, traced in GPU_STEPS.items():
+        own, chosen = folder / "".join(settings), effort if traced else untraced
+        found = step.run(compose, chosen, own, a.batch, 500, "vits", ["small"], list(settings))
         found.title += f", {' '.join(settings)}"
         sections.append(found)
         torch.cuda.empty_cache()

@@ -397,3 +397,42 @@ def test_expansion_is_the_product_with_the_dense_path():
 def test_importing_does_not_load_the_compiler():
     code = "import sys; from vitslite.model import alignment; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("fault", [None, "one key for all"])
+def test_one_utterance_after_the_other_is_all_at_once(monkeypatch, fault):
+    """With all that may be added to the score; also where the surroundings run in half precision."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.tensor([9, 12, 1, 7]), torch.tensor([40, 31, 5, 7])
+    z_p, mean, log_std = (torch.randn(4, 6, n, generator=generator) for n in (40, 12, 12))
+    settings = AlignmentSettings(noise=0.5, noise_steps=10, diagonal_steps=10)
+    arguments = z_p, Gaussian(mean, 0.3 * log_std), *lengths, list("abcd"), settings, 3
+
+    def found(small_score, keys):
+        monkeypatch.setattr(alignment, "_SMALL_SCORE", small_score)
+        return alignment.scored_search(*arguments, keys)
+
+    keys = torch.cat([KEYS, KEYS[:1] + 1])
+    together = found(2**18, keys)
+    one_by_one = found(0, keys if fault is None else keys[:1].expand(4))
+    assert torch.equal(together, one_by_one) == (fault is None)
+    assert together.sum(1).tolist() == lengths[1].tolist()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(found(0, keys), together)
+
+
+def test_one_utterance_after_the_other_names_what_is_wrong(monkeypatch):
+    monkeypatch.setattr(alignment, "_SMALL_SCORE", 0)
+    p_text = Gaussian(torch.zeros(2, 3, 5), torch.zeros(2, 3, 5))
+
+    def search(z_p, token_lengths, frame_lengths):
+        lengths = torch.tensor(token_lengths), torch.tensor(frame_lengths)
+        return alignment.scored_search(z_p, p_text, *lengths, ["a", "b"], AlignmentSettings(), None, KEYS[:2])
+
+    with pytest.raises(ValueError, match="utterance b: 5 tokens need at least 5 frames, it has 4"):
+        search(torch.zeros(2, 3, 9), [5, 5], [9, 4])
+    spoiled = torch.zeros(2, 3, 9)
+    spoiled[1, 0, 8] = float("nan")
+    assert search(spoiled, [5, 5], [9, 8]).sum(1).tolist() == [9, 8], "what lies beyond the end is not read"
+    with pytest.raises(ValueError, match="utterance b: the alignment score holds NaN"):
+        search(spoiled, [5, 5], [9, 9])

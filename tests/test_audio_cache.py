@@ -188,14 +188,16 @@ def test_a_changed_clip_is_heard(utterances, folder):
     assert np.array_equal(before(utterances[0]), old) and len(left(folder)) == 2
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "float", "longer", "folders"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "header", "float", "longer", "folders"])
 def test_a_damaged_file_is_made_again(utterances, folder, damage):
     path = cached_clips(utterances, READ, folder).path
     content, samples = path.read_bytes(), np.load(path)
     if damage in ("float", "longer"):
         np.save(path, samples.astype(np.float32) if damage == "float" else np.append(samples, samples[:1]))
     else:
-        path.write_bytes({"truncated": content[:-1], "empty": b"", "text": b"no samples\n"}.get(damage, content[:40]))
+        shorter_header = content[:8] + bytes([content[8] // 2]) + content[9:]
+        damaged = {"truncated": content[:-1], "empty": b"", "text": b"no samples\n", "header": shorter_header}
+        path.write_bytes(damaged.get(damage, content[:40]))
     assert map_samples(path, len(samples)) is None
     assert same(cached_clips(utterances, READ, folder), utterances)
     assert path.read_bytes() == content and left(folder) == [path.name]

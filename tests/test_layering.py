@@ -30,7 +30,7 @@ LAYERS = [  # lowest first; a module may import from its own entry and from thos
         "interrupt",
         "guard",
     ],
-    ["adversary", "compilation"],
+    ["adversary", "compilation", "trainer_settings"],
     ["validation"],
     ["observer"],
     ["trainer"],

@@ -158,6 +158,58 @@ def test_a_nan_stops_before_the_weights_are_touched(compose, tmp_path, monkeypat
     assert checkpoint.read(tmp_path / "nan" / "checkpoints" / "last.pt")["step"] == 2
 
 
+def test_where_nobody_waits_a_nan_still_stops_before_anything_is_kept(compose, tmp_path, monkeypatch):
+    """As on a GPU: the host looks at the guard only when it logs, validates or saves."""
+    step, seen = Trainer.step, []
+
+    def poisoned(self, micro_batches):
+        if self.completed_steps == 2:
+            self.objective.estimator = lambda x, original=self.objective.estimator: original(x) * float("nan")
+        found = step(self, micro_batches)
+        seen.append(copy.deepcopy(self.model.state_dict()))
+        return found
+
+    def watch_alone(self, norm, terms, batches):
+        names = [name for batch in batches for name in batch.ids]
+        self.guard.watch(self.completed_steps + 1, norm, terms, names)
+
+    monkeypatch.setattr(Trainer, "step", poisoned)
+    monkeypatch.setattr(Trainer, "_watch", watch_alone)
+    lazy = ["trainer.log_every_steps=5", "trainer.checkpoint_every_steps=1000", "trainer.validate_every_steps=1000"]
+    cfg = compose("trainer.steps=20", "trainer.best_metric=val/loss/mel", *lazy)
+    with pytest.raises(FloatingPointError, match=r"step 3: not finite: kl.*demo-.*weights are those of step 2"):
+        train.train(build.parse(cfg, []), [])
+    assert len(seen) == 5 and differences(seen[1], seen[4]) == [] != differences(seen[0], seen[1])
+    assert not (tmp_path / "run" / "checkpoints" / "last.pt").exists()
+    assert "NaN" not in (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+def test_speed_is_that_of_the_steps_since_the_last_log(compose, tmp_path, monkeypatch):
+    ticks = iter(range(1000))
+    monkeypatch.setattr("vitslite.trainer.time.perf_counter", lambda: float(next(ticks)))
+    cfg = compose("trainer.steps=7", "trainer.log_every_steps=3", "trainer.validate_every_steps=0")
+    train.train(build.parse(cfg, []), [])
+    rows = logged_steps(tmp_path / "run")
+    # A second per step, and one to wait for the device before a log; step 1 is always logged.
+    assert [(row["step"], row["time/steps_per_second"]) for row in rows] == [(1, 1 / 2), (3, 2 / 3), (6, 3 / 4)]
+
+
+def test_weights_of_other_shapes_are_refused_in_one_line(compose, tmp_path):
+    """Say, of discriminators as an older code made them."""
+    overrides = ["trainer.steps=2", *DISCRIMINATOR]
+    run(compose, tmp_path, "run", *overrides)
+    path = tmp_path / "run" / "checkpoints" / "last.pt"
+    stored = checkpoint.read(path)
+    name = next(key for key in stored["discriminator"] if key.endswith("original1"))
+    stored["discriminator"][name] = stored["discriminator"][name].transpose(2, 3).contiguous()
+    checkpoint.write(path, stored)
+    more = ["trainer.steps=3", *DISCRIMINATOR]
+    with pytest.raises(
+        ValueError, match=r"last\.pt: the discriminator in it has other shapes.*name=\.\.\..*size mismatch"
+    ):
+        run(compose, tmp_path, "run", *more)
+
+
 def test_a_start_that_died_before_its_first_checkpoint_leaves_no_rows(compose, tmp_path):
     run(compose, tmp_path, "run", "trainer.steps=3")
     shutil.rmtree(tmp_path / "run" / "checkpoints")

@@ -15,7 +15,8 @@ from vitslite.model import alignment
 from vitslite.tensors import Batch
 from vitslite.trainer import Trainer
 
-READS = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "equal"}
+READS = {"_local_scalar_dense", "equal", "nonzero", "masked_select", "repeat_interleave"}
+READS |= {"_unique2", "unique_dim", "unique_consecutive"}
 
 
 class Reads(TorchDispatchMode):

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from vitslite import distributed
 from vitslite.files import write_text
 
 FORMAT = 2  # of what the weights mean. 2: the flow puts channels back in order after an odd number of couplings
-# Settings that may change between two starts of one run: how long, how often one looks, where things lie.
+# What may change between two starts of one run: how long, by what means, how often one looks, where things lie.
 FREE_SETTINGS = (
     "trainer.steps",
     "trainer.stop_after_step",
@@ -76,6 +77,16 @@ class Checkpoints:
         """The state to go on from, or None for a fresh start; once, so that its memory is free afterwards."""
         found, self._found = self._found, None
         return found
+
+    def load_into(self, part: nn.Module | torch.optim.Optimizer, state: dict[str, Any], name: str) -> None:
+        """`load_state_dict`, or one line where an older code has made the run's weights in other shapes."""
+        try:
+            part.load_state_dict(state)
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"{self.last}: the {name} in it has other shapes than this code makes: give the new run a name of its "
+                f"own (name=...), or go on with the code that made it ({str(error).splitlines()[-1].strip()})"
+            ) from error
 
     def _load_last(self) -> dict[str, Any] | None:
         if not self.last.exists():

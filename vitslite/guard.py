@@ -32,13 +32,13 @@ class Guard:
 
     def check(self) -> None:
         """FloatingPointError, naming the first bad step, if there was one. Waits for the device."""
-        watched, self.watched = self.watched, []
         if not self.spoiled:
+            self.watched.clear()
             return
-        first = next(seen for seen in watched if not torch.isfinite(seen.norm))
+        first = next(seen for seen in self.watched if not torch.isfinite(seen.norm))
         bad = [name for name, value in first.terms.items() if not torch.isfinite(value)] or ["the gradient alone"]
         raise FloatingPointError(
             f"step {first.step}: not finite: {', '.join(bad)}, in a batch of {', '.join(first.ids[:4])}...; the "
-            f"weights are those of step {first.step - 1}. Lower trainer.optimizer.learning_rate or set "
+            f"model's weights are those of step {first.step - 1}. Lower trainer.optimizer.learning_rate or set "
             "trainer.optimizer.max_grad_norm"
         )

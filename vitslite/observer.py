@@ -57,10 +57,13 @@ class Observer:
         metrics: dict[str, Tensor],
         max_norm: float,
         learning_rate: float,
+        n_steps: int,
         n_frames: float,
         seconds: float,
     ) -> None:
-        """The terms of a step over the global batch, what it looked like, norms after clipping, the speed."""
+        """The terms of a step over the global batch, what it looked like, norms after clipping; the speed of the
+        `n_steps` since the last one that was logged, of `n_frames` in all.
+        """
         row = {f"loss/{name}": float(value) for name, value in metrics.items() if name != "grad_norm"}
         weights = self.objective.weights_at(step - 1)
         norm = float(metrics["grad_norm"])
@@ -71,7 +74,7 @@ class Observer:
             "grad/norm": norm,
             **gradient_norms(model, max(1.0, norm / max_norm) if max_norm > 0 else 1.0),
             "learning_rate": learning_rate,
-            "time/steps_per_second": 1 / seconds,
+            "time/steps_per_second": n_steps / seconds,
             "time/audio_seconds_per_second": n_frames / self.data.audio.frames_per_second / seconds,
         }
         self.tracker.log(step, row)

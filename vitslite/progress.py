@@ -2,6 +2,7 @@
 
 import sys
 import time
+from dataclasses import dataclass
 from types import TracebackType
 
 from torch import Tensor
@@ -10,6 +11,19 @@ from tqdm import tqdm
 from vitslite import distributed
 
 LINE_EVERY_SECONDS = 10
+
+
+@dataclass
+class Spent:
+    """What the training steps since the last log took; a device may still be at work on the last of them."""
+
+    seconds: float = 0.0
+    n_steps: int = 0
+    frames: Tensor | float = 0.0
+
+    def add(self, seconds: float, n_steps: int = 0) -> None:
+        self.seconds += seconds
+        self.n_steps += n_steps
 
 
 class Progress:

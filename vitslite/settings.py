@@ -9,7 +9,7 @@ from vitslite.model.vits import ModelSettings
 from vitslite.objectives.objective import ObjectiveSettings
 from vitslite.text.frontend import TextSettings
 from vitslite.tracking import TrackingSettings
-from vitslite.trainer import TrainerSettings
+from vitslite.trainer_settings import TrainerSettings
 from vitslite.validation import ValidationSettings
 
 

@@ -8,7 +8,6 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from vitslite import distributed
 from vitslite.adversary import Adversary
 from vitslite.checkpoint import Checkpoints
-from vitslite.compilation import compile_parts
+from vitslite.compilation import as_written, compile_parts
 from vitslite.datasets.data import Data
 from vitslite.discriminators import Discriminator
 from vitslite.ema import EMA
@@ -25,40 +24,12 @@ from vitslite.guard import Guard
 from vitslite.interrupt import StopRequest
 from vitslite.objectives.objective import Counts, Losses, Objective
 from vitslite.observer import Observer
-from vitslite.optimization import OptimizerSettings, adamw, clip, rate_factor, rate_note, update
-from vitslite.progress import Progress
+from vitslite.optimization import adamw, clip, rate_factor, rate_note, update
+from vitslite.progress import Progress, Spent
 from vitslite.recognition import Recogniser
 from vitslite.tensors import Batch, Outputs
 from vitslite.tracking import Tracker
-
-
-@dataclass
-class TrainerSettings:
-    device: str = "auto"  # auto, cpu, cuda
-    precision: str = "fp32"  # fp32, bf16 (the KL, the alignment score and the spectrograms stay fp32)
-    compile: bool = False  # by torch.compile, in part; for long runs on a GPU
-    steps: int = 1000
-    stop_after_step: int | None = None  # stop early, as an interruption would; the same command without it goes on
-    accumulate: int = 1  # micro-batches per step, each data.batch_size / accumulate utterances
-    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
-    ema_decay: float = 0.0  # 0: off
-    log_every_steps: int = 10
-    diagnose_every_steps: int = 200  # gradient of each loss to each module, sampling variances, ...; 0: never
-    validate_every_steps: int = 200
-    sample_every_steps: int = 500
-    checkpoint_every_steps: int = 200
-    best_metric: str = "val/loss/mel"  # the lowest value makes checkpoints/best.pt
-
-    def check(self) -> None:
-        """ValueError for a value that cannot train, naming the key."""
-        if self.precision not in ("fp32", "bf16"):
-            raise ValueError(f"trainer.precision={self.precision}: choose fp32 or bf16")
-        for name in ("steps", "accumulate", "checkpoint_every_steps", "stop_after_step"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"trainer.{name}={getattr(self, name)}: must be at least 1")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"trainer.ema_decay={self.ema_decay}: must be at least 0 (off) and below 1")
-        self.optimizer.check()
+from vitslite.trainer_settings import TrainerSettings
 
 
 class Trainer:
@@ -89,12 +60,13 @@ class Trainer:
         self.adversary = None
         if discriminator is not None:
             self.adversary = Adversary(discriminator.to(device), settings.optimizer, data.audio.hop_length)
-        if settings.compile:
-            compile_parts(self.model)
-            compile_parts(nn.ModuleList() if discriminator is None else discriminator)
+        if settings.compile:  # after the EMA has its copy, which stays as it is written
+            for part in (self.model, discriminator) if discriminator else (self.model,):
+                compile_parts(part)
         self.observer = Observer(data, self.objective, recogniser, tracker, device)
         self.completed_steps = 0
-        self.step_seconds = self.step_frames = self.step_rate = 0.0  # of the last step, for the log
+        self.step_rate = 0.0  # the learning rate of the last step, for the log
+        self.since_log = Spent()
         self.best = math.inf
         self.guard = Guard(device)
         self.stop_request = StopRequest()  # to this process
@@ -119,8 +91,8 @@ class Trainer:
                 # One training step.
                 started = time.perf_counter()
                 metrics = self.step(next(batches))
-                self.step_seconds = time.perf_counter() - started
                 self.completed_steps += 1
+                self.since_log.add(time.perf_counter() - started, n_steps=1)
                 done = self.completed_steps
                 self.interrupted = distributed.any_rank(self.stop_request.made)
 
@@ -181,7 +153,8 @@ class Trainer:
         if self.ema is not None:
             self.ema.update(self.model, self.completed_steps + 1)
         values = distributed.all_sum(torch.stack(list(terms.values())))
-        self.step_frames, self.step_rate = counts.frames, self.settings.optimizer.learning_rate * factor
+        self.step_rate = self.settings.optimizer.learning_rate * factor
+        self.since_log.frames = self.since_log.frames + counts.frames
         return dict(zip(terms, values.unbind(), strict=True)) | {"grad_norm": norm}
 
     def _losses(self, batch: Batch, outputs: Outputs | None, counts: Counts, judged: bool) -> tuple[Losses, Outputs]:
@@ -219,14 +192,24 @@ class Trainer:
             self.guard.check()
 
     def log(self, metrics: dict[str, Tensor]) -> None:
-        self.guard.check()
-        max_norm, frames = self.settings.optimizer.max_grad_norm, float(self.step_frames)
+        started = time.perf_counter()
+        self.guard.check()  # waits until the device has done what the steps asked of it
+        self.since_log.add(time.perf_counter() - started)
+        spent, self.since_log = self.since_log, Spent()
+        max_norm = self.settings.optimizer.max_grad_norm
         self.observer.log_step(
-            self.completed_steps, self.model, metrics, max_norm, self.step_rate, frames, self.step_seconds
+            self.completed_steps,
+            self.model,
+            metrics,
+            max_norm,
+            self.step_rate,
+            spent.n_steps,
+            float(spent.frames),
+            spent.seconds,
         )
 
     def probe(self) -> None:
-        with self._autocast():
+        with as_written(self.settings.compile), self._autocast():
             self.observer.probe(self.completed_steps, self.model)
 
     def validate(self) -> bool:
@@ -280,7 +263,7 @@ class Trainer:
             parts |= {"discriminator": self.adversary.discriminator, "optimizer_d": self.adversary.optimizer}
         for name, part in parts.items():
             if part is not None:
-                part.load_state_dict(state[name])
+                self.checkpoints.load_into(part, state[name], name)
         self.tracker.rewind(self.completed_steps)
         if distributed.is_main():
             print(f"going on from step {self.completed_steps} ({self.checkpoints.last})", flush=True)
@@ -297,7 +280,7 @@ class Trainer:
     def _judged_model(self) -> Iterator[nn.Module]:
         model = self.ema.model if self.ema else self.model
         model.eval()
-        with self._autocast():
+        with as_written(self.settings.compile), self._autocast():
             yield model
         self.model.train()
 

@@ -33,6 +33,7 @@ from vitslite.settings import Config
 from vitslite.tensors import Batch, Outputs
 from vitslite.timing import Call, once
 from vitslite.trainer import Trainer
+from vitslite.trainer_settings import TrainerSettings
 
 Compose = Callable[[list[str]], Config]  # overrides -> configuration
 BASE = ["experiment=ljspeech", "tracking=local", "validation.n_heard=0"]
@@ -41,10 +42,9 @@ NO_WEIGHT_NORM = [
     "model.flow.weight_norm=false",
     "model.decoder.hifigan.weight_norm=false",
 ]
-AS_PUBLISHED = ["trainer.ema_decay=0", "trainer.compile=false"]
 SPEED_ONLY = (
-    "Speed says nothing about learning: a step of another model learns another amount. What the recipes reach, and "
-    "when, is in docs/recipes.md."
+    "Speed says nothing about learning: a step of another model learns another amount. How soon something is learnt: "
+    "scripts/benchmark.py learn; what the recipes reach: docs/recipes.md."
 )
 
 
@@ -64,10 +64,10 @@ class PublishedAdversary(Adversary):
 
 
 class PublishedTrainer(Trainer):
-    """The trainer with the published adversary and unfused optimisers. One micro-batch per step."""
+    """The trainer with the published adversary and unfused optimisers, uncompiled. One micro-batch per step."""
 
-    def __init__(self, *parts: Any):
-        super().__init__(*parts)
+    def __init__(self, settings: TrainerSettings, *parts: Any):
+        super().__init__(replace(settings, compile=False), *parts)
         assert self.settings.accumulate == 1, "gradients of the discriminator are thrown away once per micro-batch"
         self.optimizer = foreach_adamw(self.model, self.settings.optimizer)
         if self.adversary is not None:
@@ -79,7 +79,7 @@ class PublishedTrainer(Trainer):
 
 class Variant(NamedTuple):
     name: str
-    overrides: list[str]  # which nothing else overrides
+    overrides: list[str]
     trainer: type[Trainer] = Trainer
 
 
@@ -88,11 +88,7 @@ def variants(published: str, models: list[str]) -> list[Variant]:
     vits = [f"model={published}", "discriminator=vits"]
     bare = [*vits, *NO_WEIGHT_NORM, "discriminator.weight_norm=false"]
     found = [
-        Variant(
-            f"model={published}, as published",
-            [*vits, "trainer.ema_decay=0", "trainer.compile=false"],
-            PublishedTrainer,
-        ),
+        Variant(f"model={published}, as published", [*vits, "trainer.ema_decay=0"], PublishedTrainer),
         Variant(" ".join(vits), vits),
         Variant(f"{' '.join(vits)}, no weight norm", bare),
     ]
@@ -117,7 +113,7 @@ def run(
     compared = variants(published, models)
     base = [*BASE, f"data.batch_size={n_items}", f"data.cache={folder}", f"trainer.device={effort.device.type}"]
     base += ["trainer.precision=fp32"]
-    configs = [compose([*base, *overrides, *variant.overrides]) for variant in compared]
+    configs = [compose([*base, *variant.overrides, *overrides]) for variant in compared]
     corpus = write_corpus(folder, [n_frames] * n_items, configs[0].audio)
     trainers = {
         variant.name: build_trainer(config, corpus, effort.device, folder / str(i), variant.trainer)

@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import threading
+import tokenize
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -88,7 +89,7 @@ def map_samples(path: Path, n_samples: int) -> Int16[np.ndarray, " S"] | None:
     """The samples, not in memory until they are looked at; None where there is no whole file of so many."""
     try:
         samples = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError):  # absent; not in this format, or shorter than its header says
+    except (OSError, ValueError, tokenize.TokenError):  # absent; damaged, or shorter than its header says
         return None
     return samples if samples.dtype == np.int16 and samples.shape == (n_samples,) else None
 

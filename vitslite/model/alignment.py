@@ -33,7 +33,7 @@ from vitslite.tensors import LOG_2PI, Gaussian, sequence_mask
 
 KINDS = ("mas", "forward_sum", "uniform", "given")
 SCORES = ("latent", "mel")
-_CELLS_IN_CACHE = 2**18  # of a score: 1 MB, what a core has for itself
+_SMALL_SCORE = 2**18  # cells of a batch: 1 MB, which stays in a core's own cache
 
 
 @dataclass
@@ -92,10 +92,10 @@ def scored_search(
     """`search` of `log_likelihood(z_p, p_text)`. Without gradient; p_text is B D L.
 
     On a CPU one utterance after the other, unless the batch is small: what is then multiplied and searched has no
-    padding, and stays in the cache in between. On a GPU all at once.
+    padding, and is still in a cache when the search comes. On a GPU all at once.
     """
     with torch.no_grad():
-        if z_p.device.type != "cpu" or len(ids) * z_p.shape[2] * p_text.mean.shape[2] <= _CELLS_IN_CACHE:
+        if z_p.device.type != "cpu" or len(ids) * z_p.shape[2] * p_text.mean.shape[2] <= _SMALL_SCORE:
             log_lik = log_likelihood(z_p, p_text)
             return search(log_lik, token_lengths, frame_lengths, ids, settings, step, keys, z_p.shape[1])
         durations = torch.zeros(len(ids), p_text.mean.shape[2], dtype=torch.int64)
@@ -209,7 +209,7 @@ def monotonic_alignment(
     Raises ValueError naming the utterance: no tokens, fewer frames than tokens, or NaN or infinity in the score. Not on
     a GPU, where one would have to wait to learn of it: such an utterance gets even durations there. Lengths that do not
     fit are left out when the data is read. What made the score NaN is in the KL as well, since even durations use
-    every token and every frame, and the trainer stops at a loss that is not finite.
+    every token and every frame, and nothing is learnt from a gradient that is not finite (guard.py).
     """
     score = log_lik.detach().transpose(1, 2).to(torch.float32)
     if device_search := _device_search(log_lik.device):
