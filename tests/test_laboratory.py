@@ -279,7 +279,7 @@ def test_every_option_trains_and_speaks(world, overrides):
         assert all(value.isfinite() for value in (*losses.terms.values(), losses.total))
         optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
-        update(optimizer, 1e-3)
+        update(optimizer, 1e-3, torch.tensor(0.0))
     moved = {name.split(".")[0] for name, p in w.model.named_parameters() if not torch.equal(p, before[name])}
     still = {"flow"} if "objective.kl=closed_form" in overrides or len(w.model.flow.couplings) == 0 else set()
     assert moved == {name for name, _ in w.model.named_children()} - still
