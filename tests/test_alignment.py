@@ -134,6 +134,36 @@ def test_threads_and_layouts_agree():
         assert not together[b, n:].any()
 
 
+def test_ten_thousand_shapes_give_the_best_path_or_an_error():
+    """From 0 to 12 tokens and 0 to 30 frames, many of them without a path; one in eight holds NaN or infinity.
+
+    Scores are multiples of 1/8, so that fp32 adds them exactly and the float64 reference meets the same ties.
+    """
+    rng = np.random.default_rng(0)
+    counts = {"path": 0, "too short": 0, "no tokens": 0, "not finite": 0}
+    for _ in range(10_000):
+        n_tokens, n_frames = int(rng.integers(0, 13)), int(rng.integers(0, 31))
+        padding = rng.integers(0, 3, 2)
+        score = rng.integers(-20, 21, (n_tokens + padding[0], n_frames + padding[1])) / 8
+        score[n_tokens:], score[:, n_frames:] = np.nan, np.inf
+        valid = score[:n_tokens, :n_frames]
+        if spoiled := valid.size > 0 and rng.integers(8) == 0:
+            valid[rng.integers(n_tokens), rng.integers(n_frames)] = rng.choice([np.nan, np.inf, -np.inf])
+        arguments = torch.from_numpy(score)[None].float(), torch.tensor([n_tokens]), torch.tensor([n_frames]), ["x"]
+        kind = "no tokens" if n_tokens == 0 else "too short" if n_frames < n_tokens else "path"
+        kind = "not finite" if kind == "path" and spoiled else kind
+        counts[kind] += 1
+        if kind == "path":
+            found = alignment.monotonic_alignment(*arguments)[0]
+            assert found[:n_tokens].tolist() == reference(valid).tolist() and not found[n_tokens:].any()
+        else:
+            with pytest.raises(
+                ValueError, match={"too short": "need at least", "not finite": "holds NaN"}.get(kind, kind)
+            ):
+                alignment.monotonic_alignment(*arguments)
+    assert min(counts.values()) > 500, counts
+
+
 @pytest.mark.parametrize("garbage", [float("nan"), float("inf"), -float("inf"), 1e30])
 def test_padding_is_never_read(garbage):
     generator = torch.Generator().manual_seed(1)
