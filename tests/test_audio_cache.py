@@ -225,7 +225,7 @@ def test_processes_at_once_make_it_once(utterances, folder, tmp_path, capfd, mon
     said = capfd.readouterr().err
     assert said.count("decoding 7 clips once") == 1 and "waiting for another process, which is making" in said
     assert len(left(folder)) == 1
-    monkeypatch.setattr(audio_cache, "_only_one_process", lambda path: nullcontext())  # planted fault
+    monkeypatch.setattr(audio_cache, "in_turn", lambda *_: nullcontext())  # planted fault
     _, n_read = make_at_once(utterances, folder / "unlocked", tmp_path / "unlocked count")
     assert n_read > len(utterances)
 
@@ -307,7 +307,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(utterances, tmp_path):
     assert "Not a directory" in one_line(error)
 
 
-def refused(path):
+def refused(*_):
     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
@@ -320,7 +320,7 @@ def test_a_folder_of_someone_else(utterances, folder, monkeypatch):
     try:
         assert same(cached_clips(utterances, NEVER, folder), utterances) and os.listdir(folder) == [path.name]
         if os.geteuid() == 0:  # whom no mode keeps out
-            monkeypatch.setattr(audio_cache, "_only_one_process", refused)
+            monkeypatch.setattr(audio_cache, "in_turn", refused)
         with pytest.raises(ValueError, match=r"cannot be kept there") as error:
             cached_clips(utterances[1:], READ, folder)
         assert one_line(error) and os.listdir(folder) == [path.name]

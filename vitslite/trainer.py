@@ -61,8 +61,9 @@ class Trainer:
         if discriminator is not None:
             self.adversary = Adversary(discriminator.to(device), settings.optimizer, data.audio.hop_length)
         if settings.compile:  # after the EMA has its copy, which stays as it is written
-            for part in (self.model, discriminator) if discriminator else (self.model,):
-                compile_parts(part)
+            compile_parts(self.model)
+            if discriminator is not None:
+                compile_parts(discriminator)
         self.observer = Observer(data, self.objective, recogniser, tracker, device)
         self.completed_steps = 0
         self.step_rate = 0.0  # the learning rate of the last step, for the log

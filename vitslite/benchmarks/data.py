@@ -37,8 +37,8 @@ def run(
     compose: Compose, effort: Effort, folder: Path, n_items: int, n_batches: int, model: str, n_step: int
 ) -> list[Section]:
     """All three questions. `n_batches` x `n_items` clips are written to `folder`; steps take `n_step` of them."""
-    base = [*BASE, f"trainer.device={effort.device.type}", "trainer.precision=fp32", f"model={model}"]
-    base += [f"data.cache={folder}"]
+    base = [*BASE, f"trainer.device={effort.device.type}", f"data.cache={folder}", f"model={model}"]
+    base += ["trainer.precision=fp32"]
     config = compose([*base, "discriminator=none", f"data.batch_size={n_step}"])
     corpus = write_corpus(folder, speech_frames(n_items * n_batches, config.audio), config.audio)
     trainer = build_trainer(config, corpus, effort.device, folder / "run")

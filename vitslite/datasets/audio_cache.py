@@ -5,7 +5,6 @@ covers all that they depend on, so other clips or settings have a file of their 
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -26,6 +25,7 @@ from tqdm import tqdm
 from vitslite import distributed
 from vitslite.datasets.collate import ClipReader
 from vitslite.datasets.ljspeech import Utterance
+from vitslite.files import in_turn
 
 _VERSION = 1  # of the recipe: raise it when the same clips and settings give other samples
 _QUIET_SECONDS = 2  # a bar appears only where it takes longer
@@ -65,7 +65,8 @@ def cached_clips(utterances: list[Utterance], read: ClipReader, folder: Path) ->
         return clips
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _only_one_process(path):
+        waiting = f"waiting for another process, which is making {path}" if distributed.is_main() else None
+        with in_turn(path.with_suffix(".lock"), waiting):
             if map_samples(path, clips.n_samples) is None:
                 _make(path, utterances, read, clips.n_samples)
     except OSError as error:
@@ -123,19 +124,6 @@ def _not_written(path: Path, reason: str) -> str:
         f"{path}: the decoded clips cannot be kept there ({reason}): data.cache=... puts them elsewhere, "
         "data.cache_audio=false does without"
     )
-
-
-@contextlib.contextmanager
-def _only_one_process(path: Path) -> Iterator[None]:
-    """Wait until no other process makes `path`, and say so. The system lets go when a process ends, however it ends."""
-    with open(path.with_suffix(".lock"), "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if distributed.is_main():
-                print(f"waiting for another process, which is making {path}", file=sys.stderr, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 @contextlib.contextmanager

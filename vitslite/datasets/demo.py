@@ -1,7 +1,5 @@
 """The demo corpus: sentences from a grammar, spoken by espeak-ng, with the true onset of every phoneme."""
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import re
@@ -15,7 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from vitslite import randomness
-from vitslite.files import write_text
+from vitslite.files import in_turn, write_text
 from vitslite.text import espeak
 from vitslite.text.frontend import TextSettings
 from vitslite.text.phonemes import MARKS, STRESS
@@ -100,7 +98,7 @@ def make_demo_corpus(
         return root
     espeak.clauses("a", voice)  # an unknown voice stops here
     (root / "wavs").mkdir(parents=True, exist_ok=True)
-    with _only_one_process(root / "lock"):
+    with in_turn(root / "lock"):
         if not (root / "DONE").is_file():
             for leftover in root.rglob("*.tmp.*"):
                 leftover.unlink()
@@ -176,13 +174,6 @@ def _run_worker(task: dict) -> None:
     if result.returncode:
         reason = (result.stderr.strip().splitlines() or [f"exit status {result.returncode}"])[-1]
         raise OSError(f"the demo corpus could not be spoken: {reason} (data.cache=... puts it elsewhere)")
-
-
-@contextlib.contextmanager
-def _only_one_process(lock: Path) -> Iterator[None]:
-    with open(lock, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _slots(template: str) -> list[str]:
