@@ -45,6 +45,6 @@ def test_what_differs_is_named(tmp_path, changed, found):
 
 
 def test_an_unknown_commit_is_one_line(tmp_path):
-    with pytest.raises(ValueError, match="no-such-commit: cannot be checked out"):
-        with compare_commits.checked_out("no-such-commit", tmp_path / "tree"):
-            pass
+    checked_out = compare_commits.checked_out("no-such-commit", tmp_path / "tree")
+    with pytest.raises(ValueError, match="no-such-commit: cannot be checked out"), checked_out:
+        pass
