@@ -16,9 +16,10 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from vitslite import build, command_line, distributed, naming, runs
-from vitslite.settings import Config
-from vitslite.trainer import Trainer
+from vitslite import build, command_line, distributed, runs
+from vitslite.config import naming
+from vitslite.config.settings import Config
+from vitslite.training.trainer import Trainer
 
 build.register_schema()
 

@@ -31,8 +31,8 @@ from vitslite.benchmarks.corpus import device_of
 from vitslite.benchmarks.mas import Shape
 from vitslite.benchmarks.measuring import Effort
 from vitslite.benchmarks.result import Section
+from vitslite.config.settings import Config
 from vitslite.files import write_text
-from vitslite.settings import Config
 
 ROOT = Path(__file__).parents[1]
 GPU_STEPS = {  # settings of training steps that are compared on a GPU, by whether they are traced

@@ -6,7 +6,7 @@
     python scripts/compare_runs.py wandb:ENTITY/PROJECT        runs of W&B
 
 Runs that differ in the seed alone are one variant. Leaves index.html (one file, no network needed: tables, curves,
-voices), comparison.md and curves.png in runs/comparisons/NAME. Runs are only read; those with nothing in them and
+voices), variants.md and curves.png in runs/comparisons/NAME. Runs are only read; those with nothing in them and
 damaged ones are named and left out.
 """
 
@@ -17,8 +17,9 @@ import shlex
 import sys
 from pathlib import Path
 
-from vitslite import command_line, comparison, comparison_page, comparison_report, comparison_runs, tracking_remote
-from vitslite.comparison import Comparison
+from vitslite import command_line
+from vitslite.experiments import page, sources, tables, variants, wandb_runs
+from vitslite.experiments.variants import Comparison
 from vitslite.files import write_text
 
 FOLDER = Path("runs/comparisons")
@@ -30,17 +31,17 @@ def main(arguments: argparse.Namespace) -> None:
         raise ValueError(f"-o {output}: is a file; name a folder")
     if arguments.samples < 0:
         raise ValueError(f"--samples {arguments.samples}: give a number of sentences, 0 for none")
-    found = comparison_runs.read(arguments.sources)
+    found = sources.read(arguments.sources)
     names = [source_name(source) for source in arguments.sources]
     title = f"Comparison: {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}"
     command = shlex.join(["python", *sys.argv])
-    compared = comparison.compare(found, title, command, arguments.baseline, arguments.metrics)
+    compared = variants.compare(found, title, command, arguments.baseline, arguments.metrics)
     for line in compared.remarks:
         print(f"note: {line}", file=sys.stderr)
     for name, error in compared.failed.items():
         print(f"failed: {name}: {error}", file=sys.stderr)
     write(compared, output, arguments.samples, arguments.all_curves)
-    print(f"{' '.join(comparison_report.summary(compared))}")
+    print(f"{' '.join(tables.summary(compared))}")
     print(f"report: {output / 'index.html'}   as text: {output / 'comparison.md'}")
     if arguments.wandb:
         print(f"W&B: {save_view(compared, arguments.sources, output)}")
@@ -48,18 +49,18 @@ def main(arguments: argparse.Namespace) -> None:
 
 def write(compared: Comparison, output: Path, n_sentences: int, everything: bool) -> None:
     output.mkdir(parents=True, exist_ok=True)
-    picture = comparison_report.draw(output / "curves.png", compared)
-    write_text(output / "comparison.md", comparison_report.markdown(compared, output, picture and picture.name))
-    write_text(output / "index.html", comparison_page.page(compared, output, n_sentences, everything))
+    picture = tables.draw(output / "curves.png", compared)
+    write_text(output / "comparison.md", tables.markdown(compared, output, picture and picture.name))
+    write_text(output / "index.html", page.page(compared, output, n_sentences, everything))
 
 
 def save_view(compared: Comparison, sources: list[str], output: Path) -> str:
     """The view of the project that the first W&B source names, or else the settings of the first run."""
-    named = next((project for project in map(comparison_runs.remote_project, sources) if project), None)
+    named = next((project for project in map(sources.remote_project, sources) if project), None)
     config = compared.runs[0].config
     entity, project = named.split("/") if named else (config.get("tracking.entity"), config.get("tracking.project"))
     keys = sorted({key for run in compared.runs for row in run.rows for key in row} - {"step"})
-    return tracking_remote.save_view(project, entity, keys, compared.differing, output / "wandb_workspace")
+    return wandb_runs.save_view(project, entity, keys, compared.differing, output / "wandb_workspace")
 
 
 def name_of(sources: list[str]) -> str:
@@ -71,7 +72,7 @@ def name_of(sources: list[str]) -> str:
 
 
 def source_name(source: str) -> str:
-    return comparison_runs.remote_project(source) or Path(source).resolve().name
+    return sources.remote_project(source) or Path(source).resolve().name
 
 
 def parser() -> argparse.ArgumentParser:

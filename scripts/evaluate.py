@@ -19,12 +19,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from vitslite import audio, build, command_line, figures, randomness, recognition, tracking
+from vitslite import audio, build, command_line, randomness
 from vitslite.evaluation import folder
 from vitslite.evaluation.result import Evaluation, Scored, collect
 from vitslite.evaluation.scoring import Scorer, table
 from vitslite.evaluation.voice import SpeakSettings, VoiceEvaluator
 from vitslite.files import write_text
+from vitslite.metrics import recognition
+from vitslite.monitoring import figures, tracking
 from vitslite.synthesis import Synthesizer, run_of
 
 

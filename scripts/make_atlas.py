@@ -22,9 +22,10 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from vitslite import atlas, build, command_line
-from vitslite.atlas import Experiment, Run
+from vitslite import build, command_line
 from vitslite.benchmarks import result
+from vitslite.experiments import atlas
+from vitslite.experiments.atlas import Experiment, Run
 from vitslite.runs import is_done
 
 ROOT = Path(__file__).parents[1]

@@ -1,20 +1,16 @@
 """What several tests share: composing a configuration, and a small demo corpus made once for the whole session."""
 
 import os
-import sys
 from pathlib import Path
 
 import hydra
 import pytest
 import torch
+from common import ROOT
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-ROOT = Path(__file__).parents[1]
-SHARED = ROOT.parent / "shared"  # real speech, beside the project on some machines; never part of it
-sys.path.insert(0, str(ROOT))
-
-from vitslite import build  # noqa: E402
+from vitslite import build
 
 os.environ["WANDB_MODE"] = "offline"
 build.register_schema()

@@ -2,14 +2,10 @@
 
 import json
 import math
-import sys
 
+import compare_commits
 import pytest
 import torch
-from conftest import ROOT
-
-sys.path.insert(0, str(ROOT / "scripts"))
-import compare_commits
 
 ROWS = [{"step": 1, "loss/kl": 0.1 + 0.2, "time/s": 1.0}, {"step": 2, "loss/kl": math.nan, "loss/mel": 1.0}]
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT
+from common import ROOT
 
 OVERRIDES = [
     "model.text_encoder.dropout=0.1",
@@ -19,7 +19,12 @@ OVERRIDES = [
 
 def steps(tmp_path, cache, n_ranks: int, fault: str = "none") -> list[dict]:
     out = tmp_path / f"{n_ranks}-{fault}.pt"
-    command = [str(ROOT / "tests" / "distributed_worker.py"), str(out), str(tmp_path / f"run{n_ranks}"), str(cache)]
+    command = [
+        str(ROOT / "tests" / "helpers" / "distributed_worker.py"),
+        str(out),
+        str(tmp_path / f"run{n_ranks}"),
+        str(cache),
+    ]
     launcher = [sys.executable]
     if n_ranks > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n_ranks}"]

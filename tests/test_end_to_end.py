@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import ROOT
-from test_tracking import read_back
+from common import ROOT, read_back
 
 SMOKE = ["experiment=smoke", "threads=1", "data.n_sentences=60", "validation.n_heard=2", "tracking=local"]
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from vitslite import kernels, randomness, randomness_cpu
+from vitslite import randomness
+from vitslite.kernels import available, randomness_cpu
 
 KEYS = torch.tensor([randomness.key(0, step, name) for step in range(4) for name in ("a", "b")])
 EXTREMES = torch.tensor([0, 1, -1, 2**63 - 1, -(2**63), -(2**31), 2**32 - 1])
@@ -277,11 +278,11 @@ def test_a_planted_fault_in_the_definition_is_found(name, fault, monkeypatch):
 
 def test_which_draws(monkeypatch):
     cuda = torch.device("cuda")
-    monkeypatch.setattr(kernels, "can_start", lambda: False)
+    monkeypatch.setattr(available, "can_start", lambda: False)
     assert randomness._kernel(cuda, 2) is None and randomness._kernel(torch.device("meta"), 2) is None
-    monkeypatch.setattr(kernels, "can_start", lambda: True)
+    monkeypatch.setattr(available, "can_start", lambda: True)
     pytest.importorskip("triton", reason="Triton comes with the CUDA builds of torch alone")
-    from vitslite import randomness_triton as module
+    from vitslite.kernels import randomness_triton as module
 
     assert randomness._kernel(cuda, 3) is module and randomness._kernel(cuda, 4) is None
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
@@ -320,7 +321,7 @@ def test_it_compiles_for_a_gpu(name, n_results, n_axes, tmp_path):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from vitslite import randomness_triton
+    from vitslite.kernels import randomness_triton
 
     kernel, constants = getattr(randomness_triton, name), {"N_AXES": n_axes, "BLOCK": randomness_triton._BLOCK}
     types = {"keys": "*i64", "purpose": "i64", "u": "*fp32", "angle": "*fp32"}
@@ -347,7 +348,7 @@ def test_a_gpu_draws_the_same(name):
 
 @on_gpu
 def test_a_gpu_compiles_once_for_all_sizes():
-    from vitslite import randomness_triton
+    from vitslite.kernels import randomness_triton
 
     def n_compiled():
         return sum(len(caches[0]) for caches in randomness_triton._uniform.device_caches.values())

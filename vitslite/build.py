@@ -16,20 +16,21 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from vitslite import checkpoint, combinations, distributed, naming, randomness
+from vitslite import distributed, randomness
 from vitslite.audio import Features
-from vitslite.checkpoint import Checkpoints
-from vitslite.datasets.data import Data
-from vitslite.datasets.ljspeech import Corpus, load_corpus
-from vitslite.datasets.loader import Loader, fixed_batches
-from vitslite.discriminators import Discriminator, build_discriminator
+from vitslite.config import naming, rules
+from vitslite.config.settings import Config
+from vitslite.datasets.corpus import Corpus, load_corpus
+from vitslite.datasets.loader import Data, Loader, fixed_batches
 from vitslite.files import sole_use, write_text
+from vitslite.metrics.recognition import NotInstalledError, Recogniser, build_recogniser
+from vitslite.model.discriminators import Discriminator, build_discriminator
 from vitslite.model.vits import VITS
+from vitslite.monitoring.tracking import Tracker
 from vitslite.objectives.objective import Objective
-from vitslite.recognition import NotInstalledError, Recogniser, build_recogniser
-from vitslite.settings import Config
 from vitslite.text.frontend import Frontend
-from vitslite.tracking import Tracker
+from vitslite.training import checkpoint
+from vitslite.training.checkpoint import Checkpoints
 
 VALIDATION_BATCH = 16  # utterances; a constant, so that data.batch_size does not change the validation losses
 N_SAMPLES = 3  # validation sentences that one sees and hears
@@ -75,7 +76,7 @@ def check(config: Config) -> None:
         config.model.alignment,
     ):
         part.check()
-    combinations.check(config)
+    rules.check(config)
     model = config.model
     if ".." in config.name or config.name.startswith("/"):
         raise ValueError(f"name={config.name}: a name, not a path; run_dir=... says where a run lies")
@@ -231,7 +232,7 @@ def write_settings(config: Config, corpus: Corpus) -> None:
 def tracker(config: Config, run_dir: Path, overrides: list[str]) -> Tracker:
     """The run directory's own log and W&B. The overrides become tags; `variant` is what seeds have in common."""
     tags = [o for o in overrides if not o.startswith(("name=", "run_dir=", "tracking", "hydra")) and len(o) <= 64]
-    if combinations.wrong_on_purpose(config):
+    if rules.wrong_on_purpose(config):
         tags.append("wrong-on-purpose")
     described = {**to_dict(config), "variant": naming.group_name(overrides)}
     return Tracker(config.tracking, run_dir, config.name, tags, described, distributed.is_main())

@@ -14,11 +14,13 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
-from vitslite import build, combinations, distributed, naming, sweeps
-from vitslite.datasets.ljspeech import Corpus
+from vitslite import build, distributed
+from vitslite.config import naming, rules
+from vitslite.datasets.corpus import Corpus
+from vitslite.experiments import sweeps
+from vitslite.experiments.sweeps import Job, Sweep
 from vitslite.runs import Row, read_rows
-from vitslite.sweeps import Job, Sweep
-from vitslite.trainer import Trainer
+from vitslite.training.trainer import Trainer
 
 USER_ERRORS = (ValueError, FloatingPointError, OSError)
 EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
@@ -164,9 +166,9 @@ def announce(
     parts = "  ".join(f"{name} {millions(part)}" for name, part in model.named_children())
     judge = f", discriminator {millions(discriminator)}" if discriminator else ""
     print(f"model {millions(model)} ({parts}){judge}; {corpus.frontend.n_symbols} symbols")
-    for remark in combinations.wrong_on_purpose(config):
+    for remark in rules.wrong_on_purpose(config):
         print(f"wrong on purpose: {remark}")
-    for remark in combinations.departures(config):
+    for remark in rules.departures(config):
         print(f"note: {remark}")
     sys.stdout.flush()
 

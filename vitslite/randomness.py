@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vitslite import kernels
+from vitslite.kernels import available
 
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # the odd integer next to 2^64 / golden ratio, as a signed number
 _MULTIPLY_1 = 0xBF58476D1CE4E5B9 - 2**64
@@ -68,11 +68,13 @@ def _kernel(device: torch.device, n_axes: int) -> ModuleType | None:
     if torch.compiler.is_compiling():
         return None
     if device.type == "cpu":
-        from vitslite import randomness_cpu  # here, so that reading or importing a model does not load the compiler
+        from vitslite.kernels import (
+            randomness_cpu,  # here, so that reading or importing a model does not load the compiler
+        )
 
         return randomness_cpu
-    if device.type == "cuda" and kernels.can_start():
-        from vitslite import randomness_triton  # here, as it loads a compiler, too
+    if device.type == "cuda" and available.can_start():
+        from vitslite.kernels import randomness_triton  # here, as it loads a compiler, too
 
         return randomness_triton if n_axes <= randomness_triton.MAX_AXES else None
     return None

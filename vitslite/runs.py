@@ -4,8 +4,9 @@ import json
 import math
 from pathlib import Path
 
-from vitslite import build, checkpoint
-from vitslite.settings import Config
+from vitslite import build
+from vitslite.config.settings import Config
+from vitslite.training import checkpoint
 
 Row = dict[str, int | float]  # of metrics.jsonl: the step, and what was logged at it
 

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from vitslite import build, checkpoint, randomness
+from vitslite import build, randomness
 from vitslite.text.frontend import Frontend
+from vitslite.training import checkpoint
 
 PAUSE_SECONDS = 0.2  # between the sentences of a text
 

@@ -8,7 +8,7 @@ import torch
 
 from vitslite import audio
 from vitslite.audio import AudioSettings
-from vitslite.datasets.ljspeech import Corpus, Utterance
+from vitslite.datasets.corpus import Corpus, Utterance
 from vitslite.text.frontend import BLANK, Frontend, TextSettings
 
 N_SYMBOLS = 178  # of VITS

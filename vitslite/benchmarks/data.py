@@ -20,12 +20,12 @@ from vitslite.benchmarks.corpus import N_CLIPS, speech_frames, write_corpus
 from vitslite.benchmarks.measuring import Effort, timed
 from vitslite.benchmarks.result import Row, Section, ratio, times
 from vitslite.benchmarks.step import BASE, Compose, build_trainer
-from vitslite.datasets.ljspeech import Corpus, DataSettings, Utterance
+from vitslite.benchmarks.timing import Call
+from vitslite.datasets.corpus import Corpus, DataSettings, Utterance
 from vitslite.datasets.loader import Loader
 from vitslite.datasets.sampler import Sampler
 from vitslite.tensors import Batch
-from vitslite.timing import Call
-from vitslite.trainer import Trainer
+from vitslite.training.trainer import Trainer
 
 CACHED, DISK = "vitslite: clips in the cache file", "vitslite: clips in their own files"
 FEATURES = "vitslite: in the cache file, and spectrograms"

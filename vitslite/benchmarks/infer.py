@@ -11,8 +11,8 @@ from vitslite.benchmarks.corpus import N_SYMBOLS, n_tokens_of
 from vitslite.benchmarks.measuring import Effort, timed
 from vitslite.benchmarks.result import Section, ratio, times
 from vitslite.benchmarks.step import BASE, NO_WEIGHT_NORM, Compose
+from vitslite.benchmarks.timing import Call
 from vitslite.model.vits import VITS, Synthesis
-from vitslite.timing import Call
 
 
 class Paced(nn.Module):

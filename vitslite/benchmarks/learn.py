@@ -14,7 +14,7 @@ from vitslite import build
 from vitslite.benchmarks.measuring import Effort
 from vitslite.benchmarks.result import Row, Section
 from vitslite.benchmarks.step import Compose, PublishedTrainer, Variant, build_trainer
-from vitslite.trainer import Trainer
+from vitslite.training.trainer import Trainer
 
 TARGETS = {"val/loss/mel": 0.5, "val/mas/error_ms": 50.0}  # log-mel L1; distance from the true onsets
 N_LOOKS = 24  # validations at most; they are not part of the time

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from vitslite.benchmarks.measuring import Effort, refuse_waits, timed
 from vitslite.benchmarks.result import Section, ratio, times
+from vitslite.benchmarks.timing import Call, Timings, once
 from vitslite.model import alignment
 from vitslite.model.alignment import AlignmentSettings
 from vitslite.tensors import LOG_2PI, Gaussian, sequence_mask
-from vitslite.timing import Call, Timings, once
 
 N_LATENT = 192  # channels, as VITS has
 TOLERANCE = 1e-6  # by which the worth of two best paths may differ, relative: fp32 rounding

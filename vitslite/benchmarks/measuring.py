@@ -12,7 +12,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vitslite.timing import Call, Timings, measure, on_gpu, on_host, once
+from vitslite.benchmarks.timing import Call, Timings, measure, on_gpu, on_host, once
 
 
 @dataclass(frozen=True)

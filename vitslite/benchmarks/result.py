@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from vitslite.seeds import NOT_MEASURED, three_digits
-from vitslite.timing import Timings
+from vitslite.benchmarks.timing import Timings
+from vitslite.metrics.statistics import NOT_MEASURED, three_digits
 
 Row = dict[str, str | int | float | None]  # of a table; None: not measured
 

@@ -21,19 +21,19 @@ import torch
 from torch import Tensor, nn
 
 from vitslite import build
-from vitslite.adversary import Adversary
 from vitslite.benchmarks.corpus import n_tokens_of, write_corpus
 from vitslite.benchmarks.measuring import Effort, count_operations, count_waits, timed
 from vitslite.benchmarks.result import Row, Section, ratio, times
-from vitslite.datasets.ljspeech import Corpus
-from vitslite.discriminators import Judgement
+from vitslite.benchmarks.timing import Call, once
+from vitslite.config.settings import Config
+from vitslite.datasets.corpus import Corpus
+from vitslite.model.discriminators import Judgement
 from vitslite.objectives import adversarial
-from vitslite.optimization import OptimizerSettings
-from vitslite.settings import Config
 from vitslite.tensors import Batch, Outputs
-from vitslite.timing import Call, once
-from vitslite.trainer import Trainer
-from vitslite.trainer_settings import TrainerSettings
+from vitslite.training.adversary import Adversary
+from vitslite.training.optimization import OptimizerSettings
+from vitslite.training.settings import TrainerSettings
+from vitslite.training.trainer import Trainer
 
 Compose = Callable[[list[str]], Config]  # overrides -> configuration
 BASE = ["experiment=ljspeech", "tracking=local", "validation.n_heard=0"]

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from vitslite import distributed
 from vitslite.datasets.collate import ClipReader
-from vitslite.datasets.ljspeech import Utterance
+from vitslite.datasets.corpus import Utterance
 from vitslite.files import in_turn
 
 _VERSION = 1  # of the recipe: raise it when the same clips and settings give other samples

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from vitslite import randomness
 from vitslite.audio import read_wav, to_int16
-from vitslite.datasets.durations import durations_from_onsets
-from vitslite.datasets.ljspeech import Utterance
+from vitslite.datasets.corpus import Utterance
+from vitslite.datasets.onsets import durations_from_onsets
 
 
 class ClipReader:

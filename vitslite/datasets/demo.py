@@ -15,8 +15,6 @@ from tqdm import tqdm
 from vitslite import randomness
 from vitslite.files import in_turn, write_text
 from vitslite.text import espeak
-from vitslite.text.frontend import TextSettings
-from vitslite.text.phonemes import MARKS, STRESS
 
 _ROOT = Path(__file__).parents[2]  # the repository, also when the package is installed (editable)
 GRAMMAR_FILE = _ROOT / "data" / "demo_grammar.txt"
@@ -109,34 +107,6 @@ def make_demo_corpus(
             write_text(root / "metadata.csv", "".join(f"{name}|{text}|{text}\n" for name, text in items))
             write_text(root / "DONE", json.dumps({"sentences": n_sentences, "seed": seed, "voice": voice}) + "\n")
     return root
-
-
-def phone_onsets(
-    phones: list[tuple[str, int]], symbols: list[str], settings: TextSettings
-) -> list[tuple[int, int]] | None:
-    """The true onset of every phone token: (token index, onset sample); None if the tokens are not these phones.
-
-    `phones` are the synthesiser's events, `symbols` what `Frontend.symbols` gives for the text. A phone of several code
-    points is at the first of them; with blanks, token i stands at 2 i + 1. Stress may differ: the synthesiser decides
-    it once more. Characters are no phones: None.
-    """
-    if settings.frontend != "phonemes":
-        return None
-    silent = {*MARKS, *STRESS, " ", "^", "$"}
-    onsets, position = [], 0
-    for name, sample in ((n.strip(STRESS), s) for n, s in phones if n.strip(STRESS)):
-        while position < len(symbols) and symbols[position] in silent:
-            position += 1
-        if position == len(symbols):
-            return None
-        width = 1 if settings.units == "phones" else len(name)
-        if "".join(symbols[position : position + width]).strip(STRESS) != name:
-            return None
-        stressed = position > 0 and symbols[position - 1] in STRESS  # as a code point of its own
-        first = position - 1 if stressed else position
-        onsets.append((2 * first + 1 if settings.blanks else first, sample))
-        position += width
-    return onsets if all(symbol in silent for symbol in symbols[position:]) else None
 
 
 def _speak(items: list[tuple[str, str]], root: Path, voice: str, seed: int, jobs: int, progress: bool) -> list[Path]:

@@ -3,15 +3,16 @@
 import itertools
 import signal
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from vitslite.audio import AudioSettings
+from vitslite.audio import AudioSettings, Features
 from vitslite.datasets.audio_cache import cached_clips
 from vitslite.datasets.collate import ClipReader, collate, fixed_keys, training_keys
-from vitslite.datasets.ljspeech import DataSettings, Utterance
+from vitslite.datasets.corpus import Corpus, DataSettings, Utterance
 from vitslite.datasets.sampler import Sampler
 from vitslite.tensors import Batch
 
@@ -114,3 +115,14 @@ def _start_worker(worker: int) -> None:
     """Ctrl-C is for the trainer to answer. After a SIGTERM to the whole group, workers serve its last step."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_SECONDS))
+
+
+@dataclass(frozen=True)
+class Data:
+    corpus: Corpus
+    audio: AudioSettings
+    features: Features  # on the device: 16-bit audio -> spectrograms
+    loader: Loader  # step -> micro-batches
+    validation: list[Batch]  # the same utterances and keys at every step
+    heard: list[Batch]  # some of them, for the recogniser
+    samples: Batch  # a few of them, to look at and listen to

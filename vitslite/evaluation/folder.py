@@ -11,7 +11,7 @@ from vitslite.datasets.metadata import Skipped, read_metadata
 from vitslite.evaluation.result import Scored
 from vitslite.evaluation.scoring import Scorer
 from vitslite.evaluation.voice import SpeakSettings
-from vitslite.recognition import words
+from vitslite.metrics.recognition import words
 from vitslite.synthesis import Synthesizer
 from vitslite.text.frontend import Frontend
 

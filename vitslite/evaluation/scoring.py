@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from vitslite import acoustics, recognition
 from vitslite.audio import AudioSettings, LogMel
-from vitslite.recognition import Recogniser
+from vitslite.metrics import acoustics, recognition
+from vitslite.metrics.recognition import Recogniser
 
 N_RESAMPLES = 1000
 Ratio = tuple[int | float, int | float]  # numerator, denominator

@@ -20,17 +20,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vitslite import randomness
-from vitslite.acoustics import log_mel_l1
 from vitslite.audio import Features
-from vitslite.datasets.ljspeech import Utterance
+from vitslite.datasets.corpus import Utterance
 from vitslite.datasets.loader import fixed_batches
-from vitslite.diagnostics.alignment import onset_errors
 from vitslite.evaluation.result import MODEL, Alignment, Scored
 from vitslite.evaluation.scoring import Ratio, Scorer
+from vitslite.metrics.acoustics import log_mel_l1
+from vitslite.metrics.alignment import onset_errors
+from vitslite.metrics.recognition import NotInstalledError, Recogniser, WordAligner
 from vitslite.model import alignment
 from vitslite.model.vits import Synthesis
 from vitslite.objectives import kl
-from vitslite.recognition import NotInstalledError, Recogniser, WordAligner
 from vitslite.synthesis import Synthesizer
 from vitslite.tensors import Batch, Outputs
 from vitslite.text.frontend import Frontend

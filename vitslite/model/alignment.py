@@ -28,7 +28,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vitslite import kernels, randomness
+from vitslite import randomness
+from vitslite.kernels import available
 from vitslite.tensors import LOG_2PI, Gaussian, sequence_mask
 
 KINDS = ("mas", "forward_sum", "uniform", "given")
@@ -217,7 +218,7 @@ def monotonic_alignment(
         even = uniform(token_lengths.clamp(1, score.shape[2]), frame_lengths, score.shape[2])
         return torch.where(finite[:, None], durations, even)
 
-    from vitslite.model import alignment_cpu  # here, so that reading or importing a model does not load the compiler
+    from vitslite.kernels import alignment_cpu  # here, so that reading or importing a model does not load the compiler
 
     lengths = torch.stack([token_lengths, frame_lengths]).cpu()
     _check_lengths(*lengths.tolist(), ids)
@@ -261,9 +262,9 @@ def dense(durations: Int[Tensor, "B L"], n_frames: int) -> Bool[Tensor, "B L T"]
 
 def _device_search(device: torch.device) -> ModuleType | None:
     """`alignment_triton`, on a GPU where Triton is installed (it comes with the CUDA builds of torch) and can start."""
-    if device.type != "cuda" or not kernels.can_start():
+    if device.type != "cuda" or not available.can_start():
         return None
-    from vitslite.model import alignment_triton  # here, as it loads a compiler, too
+    from vitslite.kernels import alignment_triton  # here, as it loads a compiler, too
 
     return alignment_triton
 

@@ -1,4 +1,10 @@
-"""The flow f between the latent space, where the decoder listens, and the prior space, where the text is Gaussian."""
+"""The flow f between the latent space, where the decoder listens, and the prior space, where the text is Gaussian.
+
+Linear flows have one matrix for all frames and log |det| = 0. A linear map of a Gaussian is a Gaussian with a full
+covariance: what they can give the posterior is correlation between channels, never another shape. A reflection leaves
+the KL to a standard normal as it was, sample by sample; a triangular matrix does not, although its log-determinant is
+zero, too: volume is not distance.
+"""
 
 from dataclasses import dataclass
 
@@ -7,11 +13,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from vitslite.model.layers import WaveNet
-from vitslite.model.linear_flows import Householder, UnitTriangular
 from vitslite.tensors import Gaussian
 
-LINEAR = {"householder": Householder, "linear_iaf": UnitTriangular}
-KINDS = ("mean_only", "affine", *LINEAR, "none")
+LINEAR_KINDS = ("householder", "linear_iaf")
+KINDS = ("mean_only", "affine", *LINEAR_KINDS, "none")
 SIDES = ("prior", "posterior")
 
 
@@ -39,7 +44,7 @@ class Flow(nn.Module):
     """z_p = f(z): layers, each followed by a reversal of the channels so that the halves change roles.
 
     `forward(z, mask)` -> (z_p, log_det), [B D T] each; `inverse(z_p, mask)` -> z. z must be zero on padding. The layers
-    are couplings, or the linear ones of linear_flows.py; all are in `couplings`, the name that checkpoints know.
+    are couplings, or linear; all are in `couplings`, the name that checkpoints know.
     log_det is log |df/dz|, spread over the elements that were scaled: their sum over channels and valid frames is the
     log-determinant, it is 0 on padding, and exactly 0 everywhere unless kind is "affine". At the start of training
     every layer but a Householder reflection is the identity. After an odd number of layers the channels are put back
@@ -58,7 +63,7 @@ class Flow(nn.Module):
         self.kind = settings.kind
         n_layers = 0 if settings.kind == "none" else settings.n_couplings
         self.couplings = nn.ModuleList(
-            LINEAR[settings.kind](n_latent) if settings.kind in LINEAR else Coupling(settings, n_latent)
+            _LINEAR[settings.kind](n_latent) if settings.kind in LINEAR_KINDS else Coupling(settings, n_latent)
             for _ in range(n_layers)
         )
 
@@ -89,7 +94,7 @@ class Flow(nn.Module):
         where the formula holds it fixed (T13 in docs/identities.md). Carrying log_std is subtracting log_det: the sum
         of the log_std grows by it. Raises ValueError for the linear kinds, which have no halves.
         """
-        if self.kind in LINEAR:
+        if self.kind in LINEAR_KINDS:
             raise ValueError(
                 f"model.flow.kind={self.kind} has no halves to carry: objective.kl=carried_mean needs couplings: "
                 "model/flow=mean_only or affine"
@@ -149,3 +154,64 @@ class Coupling(nn.Module):
         mean, log_scale = stats.chunk(2, dim=1) if self.is_affine else (stats, torch.zeros_like(stats))
         unchanged = torch.zeros_like(mean)
         return torch.cat([unchanged, mean], dim=1), torch.cat([unchanged, log_scale], dim=1)
+
+
+class Householder(nn.Module):
+    """A reflection: y = x - 2 v (v . x) / ||v||^2, with one learned vector v [D] for all frames.
+
+    det = -1, so log |det| = 0. It is its own inverse and keeps the length of every frame. v starts standard normal,
+    drawn from torch's global generator; its own length has no say. The arithmetic is fp32, also under autocast.
+
+    Tomczak & Welling compute v from the encoder, one for each input. A flow on the prior's side cannot do that, since
+    synthesis has no recording to compute it from; so v is a parameter here, on both sides.
+
+    Source: Tomczak & Welling 2016 (Improving variational auto-encoders using Householder flow).
+    """
+
+    def __init__(self, n_latent: int):
+        super().__init__()
+        self.v = nn.Parameter(torch.randn(n_latent))
+
+    def forward(
+        self, x: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]
+    ) -> tuple[Float[Tensor, "B D T"], Float[Tensor, "B D T"]]:
+        """The output, and the log of the scale that each element got: 0."""
+        return self.inverse(x, mask), torch.zeros_like(x)
+
+    def inverse(self, y: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]) -> Float[Tensor, "B D T"]:
+        v = self.v[:, None]
+        along = (v * y).sum(1, keepdim=True) / (v * v).sum()  # no matrix product: autocast would make it half precision
+        return (y - 2 * v * along) * mask
+
+
+class UnitTriangular(nn.Module):
+    """y = L x, L [D, D] lower triangular with ones on its diagonal, one for all frames; log |det| = 0.
+
+    Only the part of `weight` below the diagonal is read; it starts at zero, so the layer starts as the identity. The
+    inverse is forward substitution, whose rounding errors grow with the entries of L. fp32, also under autocast.
+
+    Source: Tomczak & Welling 2017 (Improving variational auto-encoders using convex combination linear inverse
+    autoregressive flow, "ccLinIAF"), with a single matrix, and learned instead of computed from the encoder.
+    """
+
+    def __init__(self, n_latent: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(n_latent, n_latent))
+
+    def forward(
+        self, x: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]
+    ) -> tuple[Float[Tensor, "B D T"], Float[Tensor, "B D T"]]:
+        """The output, and the log of the scale that each element got: 0."""
+        with torch.autocast(x.device.type, enabled=False):
+            return (x + self._below_diagonal() @ x) * mask, torch.zeros_like(x)
+
+    def inverse(self, y: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]) -> Float[Tensor, "B D T"]:
+        with torch.autocast(y.device.type, enabled=False):
+            return torch.linalg.solve_triangular(self._below_diagonal(), y, upper=False, unitriangular=True) * mask
+
+    def _below_diagonal(self) -> Float[Tensor, "D D"]:
+        """L without its ones: `forward` adds them as x, `unitriangular` takes them as given."""
+        return torch.tril(self.weight, -1)
+
+
+_LINEAR = dict(zip(LINEAR_KINDS, (Householder, UnitTriangular), strict=True))

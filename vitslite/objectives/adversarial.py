@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitslite import randomness
-from vitslite.discriminators import Judgement
+from vitslite.model.discriminators import Judgement
 from vitslite.tensors import Batch, Outputs, slice_segments
 
 

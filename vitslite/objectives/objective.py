@@ -27,7 +27,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitslite.audio import AudioSettings
-from vitslite.discriminators import Judgement
+from vitslite.model.discriminators import Judgement
 from vitslite.objectives import adversarial
 from vitslite.objectives.kl import ESTIMATORS, Estimator
 from vitslite.objectives.prior import prior_mel

@@ -1,0 +1,339 @@
+"""Evaluation against what must come out: a recording is at distance zero from itself, noise is understood by nobody."""
+
+import importlib.util
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from common import ROOT
+
+from vitslite import audio, build, command_line
+from vitslite.datasets.demo import make_demo_corpus
+from vitslite.evaluation import folder
+from vitslite.evaluation.result import collect
+from vitslite.evaluation.scoring import Scorer, estimate, summarise, table
+from vitslite.evaluation.voice import SpeakSettings, VoiceEvaluator
+from vitslite.metrics.recognition import build_recogniser
+from vitslite.monitoring.validation import Validator
+from vitslite.synthesis import Synthesizer
+from vitslite.training import checkpoint
+
+spec = importlib.util.spec_from_file_location("evaluate", ROOT / "scripts" / "evaluate.py")
+script = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(script)
+
+RATE = 22050  # of the demo corpus
+DISTANCES = ("mel_cepstral_distortion", "log_f0_error", "voicing_error", "length_error")
+
+
+@pytest.fixture(scope="module")
+def corpus_root(cache):
+    return make_demo_corpus(cache, 60, progress=False)
+
+
+@pytest.fixture(scope="module")
+def recogniser():
+    return build_recogniser("grammar")
+
+
+@pytest.fixture
+def voice_path(compose, tmp_path):
+    """A checkpoint of random weights, as a run would leave it."""
+    config = build.parse(compose("validation.n_heard=5"), [])
+    corpus = build.corpus(config)
+    model = build.model(config, corpus.frontend.n_symbols)
+    header = {"config": build.to_dict(config), "frontend": corpus.frontend.state(), "step": 0}
+    checkpoint.write(tmp_path / "run" / "checkpoints" / "best.pt", header | {"model": model.state_dict()})
+    return tmp_path / "run"
+
+
+def given_folder(tmp_path, corpus_root, change):
+    """A folder with the first clips of the corpus after `change(samples, next clip's samples)`."""
+    paths = sorted((corpus_root / "wavs").glob("*.wav"))[:6]
+    clips = [soundfile.read(path, dtype="float32")[0] for path in paths]
+    for path, clip, other in zip(paths, clips, clips[1:] + clips[:1], strict=True):
+        audio.write_wav(tmp_path / "given" / path.name, change(clip, other), RATE)
+    return tmp_path / "given"
+
+
+def compared(tmp_path, corpus_root, recogniser, change):
+    pairs = folder.find_pairs(given_folder(tmp_path, corpus_root, change), corpus_root)
+    scorer = Scorer(folder.comparison_audio(folder.common_sample_rate(pairs)), recogniser)
+    return collect(folder.score_pairs(pairs, scorer), {}).estimates
+
+
+def test_recordings_against_themselves_are_at_distance_zero(tmp_path, corpus_root, recogniser):
+    found = compared(tmp_path, corpus_root, recogniser, lambda clip, other: clip)
+    assert all(found["given"][name] == (0.0, 0.0, 0.0, 6) for name in DISTANCES)
+    assert found["given"] == found["recording"]
+    assert found["given"]["word_error_rate"].value < 0.05
+
+
+def test_noise_is_understood_by_nobody(tmp_path, corpus_root, recogniser):
+    rng = np.random.default_rng(0)
+    found = compared(tmp_path, corpus_root, recogniser, lambda clip, other: rng.normal(0, 0.1, len(clip)))
+    assert found["given"]["word_error_rate"].value > 0.85
+    assert found["given"]["character_error_rate"].value > 0.6
+    assert found["given"]["mel_cepstral_distortion"].value > 6
+    assert found["recording"]["word_error_rate"].value < 0.05
+
+
+@pytest.mark.parametrize(
+    ("change", "measures"),
+    [
+        (lambda clip, other: other, {"word_error_rate": 0.6, "mel_cepstral_distortion": 4, "length_error": 0.03}),
+        (lambda clip, other: clip[::-1], {"word_error_rate": 0.8, "mel_cepstral_distortion": 4}),
+        (lambda clip, other: np.repeat(clip, 2)[: len(clip)], {"log_f0_error": 7}),
+        (lambda clip, other: np.clip(clip * 50, -1, 1), {"clipped": 0.2}),
+        (lambda clip, other: np.concatenate([clip, np.zeros(len(clip))]), {"silent": 0.4, "length_error": 0.99}),
+    ],
+    ids=["another sentence", "backwards", "an octave lower", "clipped", "followed by silence"],
+)
+def test_planted_faults_show(tmp_path, corpus_root, recogniser, change, measures):
+    found = compared(tmp_path, corpus_root, recogniser, change)
+    for name, least in measures.items():
+        assert found["given"][name].value > least, (name, found["given"][name])
+        assert found["recording"][name].value < least / 2
+
+
+def test_rates_are_what_the_definitions_say(corpus_root):
+    wav = np.full(32000, 0.5, np.float32)
+    wav[:8000] = 0
+    rows, heard = Scorer(folder.comparison_audio(16000), None).score("Two words here.", {"given": wav})
+    values = {name: n / d for name, (n, d) in rows["given"].items()}
+    assert heard == {}
+    assert values["words_per_minute"] == pytest.approx(90)
+    assert values["silent"] == 0.25 and values["clipped"] == 0
+    assert values["rms_db"] == pytest.approx(20 * np.log10(0.5 * np.sqrt(0.75)))
+    assert not set(DISTANCES) & set(values)  # nothing to compare with
+
+
+def test_the_excess_over_the_recording_is_paired():
+    """Two errors of three words, one of them heard in the recording, too: the excess is a third."""
+
+    class Recogniser:
+        name = "scripted"
+
+        def transcribe(self, wav, sample_rate):
+            return {0.5: "two words there", 0.25: "to words there"}[float(wav[0])]
+
+    wavs = {"recording": np.full(8000, 0.5, np.float32), "given": np.full(8000, 0.25, np.float32)}
+    rows, _ = Scorer(folder.comparison_audio(16000), Recogniser()).score("Two words here.", wavs)
+    assert rows["given"]["word_error_rate"] == (2, 3)
+    assert rows["given"]["excess_word_error_rate"] == (1, 3)
+    assert rows["recording"]["excess_word_error_rate"] == (0, 3)
+
+
+def test_silence_has_no_level_and_no_pitch_but_is_counted(tmp_path, corpus_root, recogniser):
+    found = compared(tmp_path, corpus_root, recogniser, lambda clip, other: np.zeros(len(clip)))
+    assert found["given"]["word_error_rate"].value == 1 and found["given"]["silent"].value == 1
+    assert "rms_db" not in found["given"] and "log_f0_error" not in found["given"]
+
+
+# ------------------------------------------------------------------------------------------------------- intervals
+
+
+def test_intervals_are_those_of_the_normal_theory_where_it_holds():
+    x = np.random.default_rng(1).normal(3, 1, 400)
+    value, low, high, _ = estimate([(float(v), 1.0) for v in x])
+    half = 1.96 * x.std() / np.sqrt(400)
+    assert value == pytest.approx(x.mean())
+    assert low == pytest.approx(x.mean() - half, abs=0.15 * half)
+    assert high == pytest.approx(x.mean() + half, abs=0.15 * half)
+
+
+def test_a_set_is_a_ratio_of_sums_not_a_mean_of_ratios():
+    assert estimate([(1, 1), (0, 9)]).value == 0.1
+    assert estimate([(2.0, 8.0)]) == (0.25, None, None, 1)  # one utterance says nothing of others
+    assert estimate([(1, 4)] * 5) == (0.25, 0.25, 0.25, 5)
+
+
+def test_a_table_has_every_measure_once():
+    rows = summarise([{"word_error_rate": (1, 8), "kl": (30.0, 10.0)}, {"word_error_rate": (1, 2)}])
+    text = table({"spoken": rows, "model": {}})
+    assert text.splitlines()[0].split() == ["spoken", "model"]
+    assert "word error rate, %" in text and "20 [" in text
+    assert text.splitlines()[2].split() == ["KL,", "nats/frame", "3", "n=1", "-"]
+
+
+# ------------------------------------------------------------------------------------------------- a trained voice
+
+
+def evaluated(voice_path, recogniser, n=5, split="validation", **settings):
+    voice = Synthesizer(voice_path)
+    corpus = build.corpus(voice.config, voice.frontend)
+    evaluator = VoiceEvaluator(voice, corpus.frontend, recogniser, SpeakSettings(**settings))
+    return collect(evaluator.score(getattr(corpus, split)[:n]), {}), evaluator
+
+
+def test_the_same_voice_gives_the_same_figures_in_any_company(voice_path, recogniser):
+    first, _ = evaluated(voice_path, recogniser, split="test")
+    again, _ = evaluated(voice_path, recogniser, split="test")
+    assert first == again
+    fewer, _ = evaluated(voice_path, recogniser, n=2, split="test")
+    known = {u["id"]: u for u in first.utterances}
+    assert all(known[u["id"]] == u for u in fewer.utterances)
+    other, _ = evaluated(voice_path, None, split="test", seed=1)
+    assert other.estimates["paced"]["log_mel_l1"] != first.estimates["paced"]["log_mel_l1"]
+
+
+def test_columns_and_zeros(voice_path, recogniser):
+    evaluation, evaluator = evaluated(voice_path, recogniser)
+    assert list(evaluation.estimates) == ["recording", "copy", "paced", "spoken", "model"]
+    recording, copy, paced, spoken, model = evaluation.estimates.values()
+    assert all(recording[name].value == 0 for name in (*DISTANCES, "log_mel_l1"))
+    assert copy["length_error"].value == paced["length_error"].value == 0
+    assert copy["mel_cepstral_distortion"].value > 1  # of random weights
+    assert spoken["diversity"].value > 0
+    assert 0 < model["duration_error"].value < 2000
+    assert json.loads(json.dumps(evaluation.as_dict()))["n_utterances"] == len(evaluation.utterances)
+    assert evaluator.speed()["real_time_factor"] > 0
+
+
+def test_without_noise_there_is_no_diversity(voice_path):
+    evaluation, _ = evaluated(voice_path, None, noise_scale=0.0)
+    assert evaluation.estimates["spoken"]["diversity"].value == 0
+
+
+def test_alignment_and_kl_are_those_of_training_validation(voice_path):
+    voice = Synthesizer(voice_path)
+    corpus = build.corpus(voice.config, voice.frontend)
+    data = build.data(voice.config, corpus)
+    validator = Validator(data, build.objective(voice.config), None, torch.device("cpu"), voice_path)
+    wanted = validator.losses(voice.model)
+    evaluation, _ = evaluated(voice_path, None, n=None, seed=voice.config.seed)
+    model = evaluation.estimates["model"]
+    assert model["alignment_error"].value == pytest.approx(wanted["val/mas/error_ms"], rel=1e-6)
+    assert model["alignment_median"].value == pytest.approx(wanted["val/mas/error_median_ms"], rel=1e-6)
+    assert model["alignment_within_50ms"].value == pytest.approx(wanted["val/mas/within_50ms"])
+    assert model["kl"].value == pytest.approx(wanted["val/loss/kl"], rel=1e-4)
+
+
+def test_validation_hears_what_evaluation_hears_in_the_recordings(voice_path, recogniser):
+    voice = Synthesizer(voice_path)
+    corpus = build.corpus(voice.config, voice.frontend)
+    data = build.data(voice.config, corpus)
+    validator = Validator(data, build.objective(voice.config), recogniser, torch.device("cpu"), voice_path)
+    rates = validator.intelligibility(voice.model)
+    evaluation, _ = evaluated(voice_path, recogniser, n=voice.config.validation.n_heard)
+    assert rates["val/wer/recording"] == evaluation.estimates["recording"]["word_error_rate"].value
+    assert rates["val/cer/recording"] == evaluation.estimates["recording"]["character_error_rate"].value
+    assert rates["val/wer/spoken"] > 0.5  # random weights
+    validator.samples(voice.model, 0)
+    shown = json.loads((voice_path / "samples" / "step_000000" / "samples.json").read_text())
+    assert {s["text"] for s in shown} == {u.text for u in corpus.validation[: len(shown)]}
+    assert all(set(s["heard"]) == {"recording", "copy", "spoken"} for s in shown)
+
+
+# ------------------------------------------------------------------------------------------------------ the command
+
+
+def command(monkeypatch, *arguments) -> int:
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
+    return command_line.run_script(script.main, script.parser())
+
+
+def test_the_command_leaves_json_wavs_and_figures(monkeypatch, voice_path, capsys):
+    assert command(monkeypatch, voice_path, "--limit", 3, "--examples", 1, "--recogniser", "grammar") == 0
+    said = capsys.readouterr().out
+    assert "word error rate, %" in said and "real_time_factor" in said
+    output = voice_path / "evaluation" / "test"
+    names = {path.name.split("_")[-1] for path in output.iterdir()}
+    wavs = {"recording.wav", "copy.wav", "paced.wav", "spoken.wav"}
+    assert names == {"evaluation.json", "durations.png", "alignment.png", "spectrograms.png"} | wavs
+    stored = json.loads((output / "evaluation.json").read_text())
+    assert stored["split"] == "test" and stored["n_utterances"] == 3 and "grammar" in stored["recogniser"]
+    assert stored["estimates"]["recording"]["mel_cepstral_distortion"] == {
+        "unit": "dB",
+        "value": 0.0,
+        "low": 0.0,
+        "high": 0.0,
+        "n": 3,
+    }
+
+
+def test_another_evaluation_leaves_no_old_files(monkeypatch, voice_path, capsys):
+    for n_examples in (2, 1):
+        assert command(monkeypatch, voice_path, "--limit", 2, "--examples", n_examples, "--recogniser", "none") == 0
+    assert len(list((voice_path / "evaluation" / "test").glob("*_spoken.wav"))) == 1
+    said = capsys.readouterr().out
+    assert "2 of " in said and "heard by nobody" in said  # the split has more
+
+
+def test_a_text_without_words_has_no_error_rate_but_a_level(recogniser):
+    rows, _ = Scorer(folder.comparison_audio(16000), recogniser).score(
+        "& %", {"spoken": np.full(16000, 0.1, np.float32)}
+    )
+    assert "word_error_rate" not in rows["spoken"] and "words_per_minute" not in rows["spoken"]
+    assert rows["spoken"]["rms_db"][0] == pytest.approx(-20, abs=0.01)
+
+
+def test_the_command_compares_folders_and_speaks_texts(monkeypatch, voice_path, corpus_root, tmp_path, capsys):
+    given = given_folder(tmp_path, corpus_root, lambda clip, other: clip)
+    assert command(monkeypatch, given, "--reference", corpus_root, "--recogniser", "none", "--examples", 1) == 0
+    stored = json.loads((given / "evaluation" / "evaluation.json").read_text())
+    assert stored["estimates"]["given"]["mel_cepstral_distortion"]["value"] == 0
+    (tmp_path / "texts.txt").write_text("The fox slept.\n\nYes, the bear sang slowly.\n")
+    assert command(monkeypatch, voice_path, "--texts", tmp_path / "texts.txt") == 0
+    stored = json.loads((voice_path / "evaluation" / "texts-texts" / "evaluation.json").read_text())
+    assert [u["text"] for u in stored["utterances"]] == ["The fox slept.", "Yes, the bear sang slowly."]
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no/such/run"], "no/such/run: no such run directory"),
+        (["RUN/samples"], "no checkpoint in"),
+        (["RUN", "--recogniser", "whisper"], "recogniser 'whisper': type auto"),
+        (["RUN", "--recogniser", "auto", "HIDE"], "pip install pocketsphinx"),
+        (["RUN", "--texts", "TMP/silent.txt"], "silent.txt:2: text '?!': no words"),
+        (["RUN", "--texts", "TMP/empty.txt"], "no text in it"),
+        (["RUN", "--texts", "TMP/none.txt"], "none.txt: cannot be read"),
+        (["RUN", "--data-root", "TMP/moved", "LJ"], "metadata.csv: no such file"),
+        (["TMP/given", "--reference", "TMP/less"], "lacks 1 of the 6 clips, the first demo-00001"),
+        (["TMP/given", "--reference", "TMP"], "no metadata.csv there"),
+        (["TMP/slow", "--reference", "CORPUS"], "add --sample-rate 8000"),
+        (["TMP/slow", "--reference", "CORPUS", "--sample-rate", "16000"], "8000 Hz; give that or less"),
+        (["RUN/checkpoints", "--reference", "CORPUS"], "no .wav or .flac files"),
+        (["TMP/given"], "add --reference CORPUS"),
+        (["TMP/given", "--reference", "CORPUS", "--texts", "TMP/silent.txt"], "goes without --texts"),
+        (["RUN", "--sample-rate", "16000"], "--sample-rate is for --reference"),
+        (["RUN", "--texts", "TMP/foreign.txt"], "foreign.txt:1: text"),
+        (["TMP/no", "--reference", "CORPUS"], "no such folder"),
+        (["RUN", "--noise-scale", "-1"], "noise_scale=-1"),
+        (["RUN", "--device", "cuda"], "no GPU"),
+        (["RUN", "-o", "TMP/silent.txt"], "silent.txt: is a file; name a folder"),
+    ],
+    ids=lambda x: " ".join(x) if isinstance(x, list) else "",
+)
+def test_bad_input_is_one_line(monkeypatch, voice_path, corpus_root, tmp_path, capsys, arguments, message):
+    (voice_path / "samples").mkdir()
+    (tmp_path / "silent.txt").write_text("Hello.\n?!\n")
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "foreign.txt").write_text("Привет, мир.\n")
+    given_folder(tmp_path, corpus_root, lambda clip, other: clip)
+    shutil.copytree(corpus_root, tmp_path / "less")
+    (tmp_path / "less" / "wavs" / "demo-00001.wav").unlink()
+    audio.write_wav(tmp_path / "slow" / "demo-00000.wav", np.zeros(8000, np.float32), 8000)
+    if "HIDE" in arguments:
+        monkeypatch.setitem(sys.modules, "pocketsphinx", None)
+    if "LJ" in arguments:
+        stored = checkpoint.read(voice_path / "checkpoints" / "best.pt")
+        stored["config"]["data"]["kind"] = "ljspeech"
+        checkpoint.write(voice_path / "checkpoints" / "best.pt", stored)
+    if "cuda" in arguments and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    places = {"RUN": voice_path, "TMP": tmp_path, "CORPUS": corpus_root}
+    typed = [a for a in arguments if a not in ("HIDE", "LJ")]
+    for name, place in places.items():
+        typed = [a.replace(name, str(place)) for a in typed]
+    assert command(monkeypatch, *typed) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert [line for line in error if message in line] == [line for line in error if line.startswith("vitslite")], error
+    assert len([line for line in error if line.startswith("vitslite: error")]) == 1
+    assert not list(tmp_path.rglob("evaluation.json"))

@@ -1,0 +1,40 @@
+"""What several tests share: where things are, and reading back what a run has left."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parents[2]
+SHARED = ROOT.parent / "shared"  # real speech, beside the project on some machines; never part of it
+
+
+def losses(path: Path) -> list[tuple]:
+    """Every logged number except speeds, exactly."""
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return [tuple((k, float(v).hex()) for k, v in row.items() if not k.startswith("time/")) for row in rows]
+
+
+def differences(a, b, path="") -> list[str]:
+    """Where two checkpoints differ, bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return [] if torch.equal(a, b) else [path]
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), path
+        return [d for k in a for d in differences(a[k], b[k], f"{path}/{k}")]
+    if isinstance(a, list | tuple):
+        return [d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differences(x, y, f"{path}/{i}")]
+    return [] if a == b else [path]
+
+
+def without_header(state: dict) -> dict:
+    return {k: v for k, v in state.items() if k not in ("config", "environment")}
+
+
+def read_back(folder: Path, *options: str) -> list[dict]:
+    """The records of an offline W&B run, by W&B's own reader."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", *options, "--json", str(folder)]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return [json.loads(line) for line in out.splitlines()]

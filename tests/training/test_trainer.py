@@ -1,0 +1,265 @@
+"""The loop: exact resume, accumulation, EMA, non-finite losses, interruption."""
+
+import copy
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from common import differences, losses, without_header
+from omegaconf import open_dict
+
+import train
+from vitslite import build
+from vitslite.training import checkpoint, ema, optimization
+from vitslite.training.trainer import Trainer
+
+DISCRIMINATOR = [
+    "discriminator=mpd_mrd",
+    "discriminator.period_channels=[4,4,4,4,4]",
+    "discriminator.resolution_channels=4",
+    "discriminator.start_step=5",
+    "model.segment_frames=32",
+]
+
+
+def run(compose, tmp_path, name, *overrides) -> dict:
+    """Train and give the last checkpoint."""
+    cfg = compose("trainer.log_every_steps=1", "trainer.ema_decay=0.9", *overrides)
+    with open_dict(cfg):
+        cfg.run_dir = str(tmp_path / name)
+    train.train(build.parse(cfg, list(overrides)), list(overrides))
+    return checkpoint.read(tmp_path / name / "checkpoints" / "last.pt")
+
+
+def logged_steps(path) -> list[dict]:
+    """The rows of training steps, without those of validation and probes."""
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if "loss/kl" in row]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_20_and_20_steps_are_40_bit_for_bit(compose, tmp_path, workers):
+    base = ["trainer.steps=40", "trainer.validate_every_steps=10", *DISCRIMINATOR]
+    base += ["model.text_encoder.dropout=0.1", f"data.n_workers={workers}"]
+    whole = run(compose, tmp_path, "whole", *base)
+    run(compose, tmp_path, "parts", *base, "trainer.stop_after_step=20")
+    parts = run(compose, tmp_path, "parts", *base)
+    assert parts["step"] == 40
+    assert differences(without_header(whole), without_header(parts)) == []
+    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+
+
+def test_the_number_of_workers_changes_nothing(compose, tmp_path):
+    states = [run(compose, tmp_path, f"w{n}", "trainer.steps=6", f"data.n_workers={n}") for n in (0, 2)]
+    assert differences(without_header(states[0]), without_header(states[1])) == []
+
+
+def test_a_forgotten_part_of_the_state_is_noticed(compose, tmp_path, monkeypatch):
+    """The resume test can fail: leave out one part of the state at a time, and the runs differ."""
+    base = ["trainer.steps=12", "trainer.validate_every_steps=3", *DISCRIMINATOR, "discriminator.start_step=2"]
+    base += ["trainer.best_metric=val/kl/negative_elements"]  # lowest at step 3, so that forgetting it shows
+    whole = run(compose, tmp_path, "whole", *base)
+    run(compose, tmp_path, "half", *base, "trainer.stop_after_step=6")
+    resume, state_of = Trainer.resume, Trainer.state
+    for forgotten in ("model", "ema", "optimizer", "discriminator", "optimizer_d", "step", "best"):
+
+        def forgetful(self, forgotten=forgotten):
+            self.checkpoints._found[forgotten] = copy.deepcopy(state_of(self)[forgotten])
+            resume(self)
+
+        shutil.copytree(tmp_path / "half", tmp_path / forgotten)
+        monkeypatch.setattr(Trainer, "resume", forgetful)
+        parts = run(compose, tmp_path, forgotten, *base)
+        assert differences(without_header(whole), without_header(parts)), f"{forgotten}: went unseen"
+
+
+def test_accumulation_is_a_big_batch(compose, tmp_path):
+    """2 x 2 utterances or 4 at once: the same terms, and gradients to rounding."""
+    rows = {}
+    for accumulate in (1, 2):
+        name = f"a{accumulate}"
+        more = [f"trainer.accumulate={accumulate}", *DISCRIMINATOR, "discriminator.start_step=0"]
+        run(compose, tmp_path, name, "trainer.steps=2", "trainer.validate_every_steps=0", *more)
+        rows[accumulate] = logged_steps(tmp_path / name)[0]
+    for key, value in rows[1].items():
+        if key.startswith(("loss/", "grad/")):
+            assert rows[2][key] == pytest.approx(value, rel=1e-5), key
+
+
+def test_bf16_stays_close_to_fp32(compose, tmp_path):
+    """Half precision in the networks alone: the first losses agree to a few per cent, and it trains on."""
+    rows = {}
+    for precision in ("fp32", "bf16"):
+        more = [f"trainer.precision={precision}", *DISCRIMINATOR, "discriminator.start_step=0"]
+        state = run(compose, tmp_path, precision, "trainer.steps=3", "trainer.validate_every_steps=0", *more)
+        assert all(value.dtype == torch.float32 for value in state["model"].values())
+        rows[precision] = logged_steps(tmp_path / precision)[0]
+    for name in ("loss/kl", "loss/mel", "loss/duration"):
+        assert rows["bf16"][name] == pytest.approx(rows["fp32"][name], rel=0.05), name
+        assert rows["bf16"][name] != rows["fp32"][name], name
+
+
+def test_observing_changes_nothing(compose, tmp_path):
+    silent = ["trainer.validate_every_steps=0", "trainer.diagnose_every_steps=0", "trainer.log_every_steps=0"]
+    quiet = run(compose, tmp_path, "quiet", "trainer.steps=6", *silent)
+    nosy = run(
+        compose,
+        tmp_path,
+        "nosy",
+        "trainer.steps=6",
+        "trainer.validate_every_steps=1",
+        "trainer.diagnose_every_steps=1",
+        "trainer.sample_every_steps=2",
+        "trainer.checkpoint_every_steps=1",
+    )
+    assert differences(quiet["model"], nosy["model"]) == []
+    assert differences(quiet["optimizer"], nosy["optimizer"]) == []
+
+
+def test_a_nan_stops_before_the_weights_are_touched(compose, tmp_path, monkeypatch):
+    step = Trainer.step
+    seen = {}
+
+    def poisoned(self, micro_batches):
+        if self.completed_steps == 3:
+            seen["before"] = copy.deepcopy(self.model.state_dict())
+            seen["trainer"] = self
+            with torch.no_grad():
+                original = self.objective.estimator
+                self.objective.estimator = lambda x: original(x) * float("nan")
+        return step(self, micro_batches)
+
+    monkeypatch.setattr(Trainer, "step", poisoned)
+    with pytest.raises(FloatingPointError, match=r"step 4: not finite: kl.*demo-"):
+        run(compose, tmp_path, "nan", "trainer.steps=6", "trainer.checkpoint_every_steps=2")
+    assert differences(seen["before"], seen["trainer"].model.state_dict()) == []
+    assert checkpoint.read(tmp_path / "nan" / "checkpoints" / "last.pt")["step"] == 2
+
+
+def test_where_nobody_waits_a_nan_still_stops_before_anything_is_kept(compose, tmp_path, monkeypatch):
+    """As on a GPU: the host looks at the guard only when it logs, validates or saves."""
+    step, seen = Trainer.step, []
+
+    def poisoned(self, micro_batches):
+        if self.completed_steps == 2:
+            self.objective.estimator = lambda x, original=self.objective.estimator: original(x) * float("nan")
+        found = step(self, micro_batches)
+        seen.append(copy.deepcopy(self.model.state_dict()))
+        return found
+
+    def watch_alone(self, norm, terms, batches):
+        names = [name for batch in batches for name in batch.ids]
+        self.guard.watch(self.completed_steps + 1, norm, terms, names)
+
+    monkeypatch.setattr(Trainer, "step", poisoned)
+    monkeypatch.setattr(Trainer, "_watch", watch_alone)
+    lazy = ["trainer.log_every_steps=5", "trainer.checkpoint_every_steps=1000", "trainer.validate_every_steps=1000"]
+    cfg = compose("trainer.steps=20", "trainer.best_metric=val/loss/mel", *lazy)
+    with pytest.raises(FloatingPointError, match=r"step 3: not finite: kl.*demo-.*weights are those of step 2"):
+        train.train(build.parse(cfg, []), [])
+    assert len(seen) == 5 and differences(seen[1], seen[4]) == [] != differences(seen[0], seen[1])
+    assert not (tmp_path / "run" / "checkpoints" / "last.pt").exists()
+    assert "NaN" not in (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+def test_speed_is_that_of_the_steps_since_the_last_log(compose, tmp_path, monkeypatch):
+    ticks = iter(range(1000))
+    monkeypatch.setattr("vitslite.training.trainer.time.perf_counter", lambda: float(next(ticks)))
+    cfg = compose("trainer.steps=7", "trainer.log_every_steps=3", "trainer.validate_every_steps=0")
+    train.train(build.parse(cfg, []), [])
+    rows = logged_steps(tmp_path / "run")
+    # A second per step, and one to wait for the device before a log; step 1 is always logged.
+    assert [(row["step"], row["time/steps_per_second"]) for row in rows] == [(1, 1 / 2), (3, 2 / 3), (6, 3 / 4)]
+
+
+def test_weights_of_other_shapes_are_refused_in_one_line(compose, tmp_path):
+    """Say, of discriminators as an older code made them."""
+    overrides = ["trainer.steps=2", *DISCRIMINATOR]
+    run(compose, tmp_path, "run", *overrides)
+    path = tmp_path / "run" / "checkpoints" / "last.pt"
+    stored = checkpoint.read(path)
+    name = next(key for key in stored["discriminator"] if key.endswith("original1"))
+    stored["discriminator"][name] = stored["discriminator"][name].transpose(2, 3).contiguous()
+    checkpoint.write(path, stored)
+    more = ["trainer.steps=3", *DISCRIMINATOR]
+    with pytest.raises(
+        ValueError, match=r"last\.pt: the discriminator in it has other shapes.*name=\.\.\..*size mismatch"
+    ):
+        run(compose, tmp_path, "run", *more)
+
+
+def test_a_start_that_died_before_its_first_checkpoint_leaves_no_rows(compose, tmp_path):
+    run(compose, tmp_path, "run", "trainer.steps=3")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with open(tmp_path / "run" / "metrics.jsonl", "a") as file:
+        file.write('{"step": 4, "lo')
+    run(compose, tmp_path, "run", "trainer.steps=3")
+    steps = [dict(row)["step"] for row in losses(tmp_path / "run")]
+    assert steps == [float(n).hex() for n in (0, 0, 1, 2, 3, 3)]
+
+
+def test_other_data_is_not_continued_on(compose, tmp_path):
+    run(compose, tmp_path, "run", "trainer.steps=2")
+    rows = losses(tmp_path / "run")
+    cfg = compose("trainer.steps=4", "trainer.ema_decay=0.9", "trainer.log_every_steps=1", "data.n_sentences=60")
+    root = next(Path(cfg.data.cache).glob("demo-*-60-*"))
+    copy_of = shutil.copytree(root, tmp_path / "corpus")
+    lines = (copy_of / "metadata.csv").read_text().splitlines(keepends=True)
+    (copy_of / "metadata.csv").write_text("".join(lines[1:]))
+    settings = ["data.kind=ljspeech", f"data.root={root}"]
+    run(compose, tmp_path, "other", "trainer.steps=2", *settings)
+    with pytest.raises(ValueError, match=r"other data \(the corpus differs\).*name="):
+        run(compose, tmp_path, "other", "trainer.steps=4", settings[0], f"data.root={copy_of}")
+    assert losses(tmp_path / "run") == rows
+
+
+def test_clipping_is_told_by_the_norms(compose, tmp_path):
+    run(compose, tmp_path, "clipped", "trainer.steps=1", "trainer.optimizer.max_grad_norm=0.1")
+    row = logged_steps(tmp_path / "clipped")[0]
+    norms = [value for key, value in row.items() if key.startswith("grad/") and key != "grad/norm"]
+    assert sum(n**2 for n in norms) ** 0.5 == pytest.approx(row["grad/norm"], rel=1e-3) and row["grad/norm"] > 1
+
+
+def test_a_finished_run_is_left_alone(compose, tmp_path):
+    first = run(compose, tmp_path, "done", "trainer.steps=3")
+    rows = losses(tmp_path / "done")
+    assert differences(first, run(compose, tmp_path, "done", "trainer.steps=3")) == []
+    assert losses(tmp_path / "done") == rows
+
+
+def test_a_run_of_other_settings_is_not_continued(compose, tmp_path):
+    run(compose, tmp_path, "a", "trainer.steps=2")
+    with pytest.raises(ValueError, match=r"objective\.kl=half_analytic \(now monte_carlo\).*name="):
+        run(compose, tmp_path, "a", "trainer.steps=4", "objective.kl=monte_carlo")
+
+
+def test_ema_is_the_weighted_mean_of_the_past():
+    model = torch.nn.Linear(1, 1)
+    average = ema.EMA(model, 0.5)
+    expected = model.weight.detach().clone()
+    for n in range(1, 6):
+        with torch.no_grad():
+            model.weight.fill_(n)
+        average.update(model, n)
+        decay = min(0.5, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * n
+    torch.testing.assert_close(average.model.weight, expected)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "step", "factor"),
+    [
+        ("constant", 50, 1.0),
+        ("cosine", 0, 0.1),
+        ("cosine", 9, 1.0),
+        ("cosine", 40, 1.0),
+        ("cosine", 70, 0.05 + 0.95 * 0.5),
+        ("cosine", 100, 0.05),
+        ("exponential", 200, 0.25),
+    ],
+)
+def test_learning_rate_is_a_function_of_the_step(schedule, step, factor):
+    settings = optimization.OptimizerSettings(warmup_steps=10, schedule=schedule, half_life_steps=100)
+    assert optimization.rate_factor(settings, step, 100) == pytest.approx(factor)

@@ -1,0 +1,32 @@
+"""The schema of the whole configuration, made of the settings that stand beside the classes they configure."""
+
+from dataclasses import dataclass, field
+
+from vitslite.audio import AudioSettings
+from vitslite.datasets.corpus import DataSettings
+from vitslite.model.discriminators import DiscriminatorSettings
+from vitslite.model.vits import ModelSettings
+from vitslite.monitoring.tracking import TrackingSettings
+from vitslite.monitoring.validation import ValidationSettings
+from vitslite.objectives.objective import ObjectiveSettings
+from vitslite.text.frontend import TextSettings
+from vitslite.training.settings import TrainerSettings
+
+
+@dataclass
+class Config:
+    """One group of settings per part; configs/train.yaml composes it, `build.parse` checks it."""
+
+    seed: int = 0
+    name: str | None = None  # of the run; default: made from the overrides
+    run_dir: str | None = None  # default: runs/<name>
+    threads: int | None = None  # CPU threads; default: all cores. Part of what makes a resume bit-exact
+    text: TextSettings = field(default_factory=TextSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    audio: AudioSettings = field(default_factory=AudioSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
+    discriminator: DiscriminatorSettings = field(default_factory=DiscriminatorSettings)
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    validation: ValidationSettings = field(default_factory=ValidationSettings)
+    tracking: TrackingSettings = field(default_factory=TrackingSettings)

@@ -1,0 +1,201 @@
+"""A corpus in LJSpeech's layout -> utterances that can be trained on. Everything is checked before training starts."""
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vitslite.audio import AudioInfo, AudioSettings, duration_info
+from vitslite.datasets.demo import make_demo_corpus
+from vitslite.datasets.metadata import Row, Skipped, read_metadata
+from vitslite.datasets.onsets import known_onsets, read_alignments
+from vitslite.text.frontend import Frontend, TextSettings, build_frontend
+
+_TOLERATED_FAULTS = 10  # missing or corrupt clips, in small corpora where data.max_bad is less than that
+
+
+@dataclass
+class DataSettings:
+    kind: str = "demo"  # or "ljspeech": a folder of yours, in LJSpeech's layout (data/README.md)
+    root: str | None = None  # that folder
+    cache: str = "~/.cache/vitslite"  # phonemes, decoded clips, and the demo corpus
+    n_sentences: int = 1200  # of the demo corpus
+    demo_seed: int = 0
+    demo_voice: str = "en-us+f5"
+    batch_size: int = 16  # utterances per step, over all ranks and micro-batches
+    n_workers: int = 0  # processes that load data, per rank; 0: the trainer's own
+    cache_audio: bool = True  # decode the training clips once, into a file in `cache`; false: whenever they are used
+    pad_multiple: int = 1  # round token and frame counts of a batch up to this: fewer shapes for compilers
+    peak: float | None = None  # scale every clip so that its loudest sample is here (0 to 1); null: as recorded
+    validation_fraction: float = 0.05
+    test_fraction: float = 0.1
+    max_seconds: float = 20.0  # longer clips are skipped
+    max_characters: int = 1000  # longer texts are skipped
+    max_bad: float = 0.01  # share of missing or corrupt clips that stops the run (10 are tolerated always)
+    max_utterances: int | None = None  # use the first so many rows only
+
+
+@dataclass(frozen=True)
+class Utterance:
+    id: str
+    text: str
+    path: Path
+    tokens: list[int]
+    n_frames: int  # n_frames * hop_length samples are used
+    onsets: list[tuple[int, int]] | None = None  # true (token index, onset sample), where the corpus knows them
+    peak: float | None = None  # level of its loudest sample after reading (0 to 1); None: as recorded
+
+
+@dataclass
+class Corpus:
+    train: list[Utterance]
+    validation: list[Utterance]
+    test: list[Utterance]
+    frontend: Frontend
+    root: Path
+    skipped: Skipped = field(default_factory=Skipped)
+
+    def digest(self) -> str:
+        """A hash of what is trained on: names, tokens and lengths. Another one means other data."""
+        parts = [f"{u.id} {u.n_frames} {u.tokens}" for u in [*self.train, *self.validation]]
+        return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+
+    def summary(self) -> str:
+        """What was read and what was left out, for the user."""
+        n_used, n_skipped = len(self.train) + len(self.validation) + len(self.test), len(self.skipped.entries)
+        line = (
+            f"{self.root}: {n_used + n_skipped} rows = {len(self.train)} training + {len(self.validation)} validation "
+            f"+ {len(self.test)} test + {n_skipped} skipped"
+        )
+        return "\n".join([line, *self.skipped.summary()])
+
+
+def load_corpus(
+    data: DataSettings,
+    text: TextSettings,
+    audio: AudioSettings,
+    min_frames: int = 1,
+    frontend: Frontend | None = None,
+) -> Corpus:
+    """Read the rows and the headers of the clips, leave out what cannot be used, encode the texts, split.
+
+    The frontend of a checkpoint may be given; otherwise its vocabulary comes from the texts. ValueError: nothing
+    usable, or more than max(10, data.max_bad) clips missing or corrupt.
+    """
+    _check(data)
+    root, cache = _root(data), Path(data.cache).expanduser()
+    skipped = Skipped()
+    rows = read_metadata(root / "metadata.csv", skipped)[: data.max_utterances]
+    clips = _usable_clips(rows, root / "wavs", data, audio, min_frames, skipped)
+    n_faults = skipped.n_data_faults()
+    if n_faults > max(_TOLERATED_FAULTS, data.max_bad * len(rows)) or n_faults == len(rows):
+        raise ValueError(
+            f"{n_faults} of {len(rows)} clips are missing or corrupt (data.max_bad={data.max_bad:g}); "
+            + "; ".join(skipped.summary())
+        )
+    texts = [row.text for row, _, _ in clips]
+    if frontend is None and clips:
+        frontend = build_frontend(text, texts, cache)
+    elif frontend is not None:
+        frontend.prepare(texts, cache)
+    alignments = read_alignments(root / "alignments.jsonl")
+    used = []
+    for row, path, n_frames in clips:
+        try:
+            tokens = frontend.encode(row.text)
+        except ValueError as error:
+            skipped.add("unusable text", row, str(error))
+            continue
+        if len(tokens) > n_frames:
+            skipped.add("more tokens than frames", row, f"{len(tokens)} tokens, the clip has {n_frames} frames")
+            continue
+        onsets = known_onsets(alignments.get(row.id), frontend, row.text, audio.sample_rate)
+        used.append(Utterance(row.id, row.text, path, tokens, n_frames, onsets, data.peak))
+    if len(used) < 2:
+        raise ValueError(
+            "; ".join([f"{root}: {len(used)} usable clips, need at least 2 (training, validation)", *skipped.summary()])
+        )
+    return Corpus(*_split(used, data.validation_fraction, data.test_fraction), frontend, root, skipped)
+
+
+def _check(data: DataSettings) -> None:
+    if data.kind not in ("demo", "ljspeech"):
+        raise ValueError(f"data.kind={data.kind}: type demo or ljspeech")
+    if data.peak is not None and not 0 < data.peak <= 1:
+        raise ValueError(f"data.peak={data.peak:g}: must be above 0 and at most 1, or null")
+    fractions = data.validation_fraction, data.test_fraction
+    if min(fractions) < 0 or sum(fractions) >= 1:
+        raise ValueError(
+            f"data.validation_fraction={fractions[0]:g} and data.test_fraction={fractions[1]:g}: must be 0 or more and "
+            "leave something to train on"
+        )
+    for name in ("max_seconds", "max_characters", "max_utterances", "n_sentences"):
+        if (value := getattr(data, name)) is not None and value <= 0:
+            raise ValueError(f"data.{name}={value:g}: must be above 0")
+
+
+def _root(data: DataSettings) -> Path:
+    if data.kind == "demo":
+        jobs = min(os.cpu_count() or 1, 8)
+        return make_demo_corpus(Path(data.cache), data.n_sentences, data.demo_seed, data.demo_voice, jobs)
+    if data.root is None:
+        raise ValueError("data.root is not set: type data.root=/path/to/LJSpeech-1.1, the folder with metadata.csv")
+    return Path(data.root).expanduser()
+
+
+def _usable_clips(
+    rows: list[Row], folder: Path, data: DataSettings, audio: AudioSettings, min_frames: int, skipped: Skipped
+) -> list[tuple[Row, Path, int]]:
+    """(row, file, frames) of the clips that exist and have a usable length, from their headers."""
+    clips = []
+    for row in rows:
+        path = next((p for p in (folder / f"{row.id}.wav", folder / f"{row.id}.flac") if p.exists()), None)
+        if path is None:
+            skipped.add("missing audio", row, f"no file {folder / row.id}.wav or .flac")
+            continue
+        try:
+            info = duration_info(path)
+        except ValueError as error:
+            skipped.add("corrupt audio", row, str(error))
+            continue
+        n_frames = info.resampled(audio.sample_rate) // audio.hop_length
+        unusable = _unusable(row, info, n_frames, data, min_frames)
+        if unusable:
+            skipped.add(unusable[0], row, unusable[1])
+        else:
+            clips.append((row, path, n_frames))
+    return clips
+
+
+def _unusable(row: Row, info: AudioInfo, n_frames: int, data: DataSettings, min_frames: int) -> tuple[str, str] | None:
+    """(reason, detail) if the clip or its text has a length that cannot be used."""
+    seconds = info.n_samples / info.sample_rate
+    if seconds > data.max_seconds:
+        return "too long", f"{seconds:.1f} s > data.max_seconds={data.max_seconds:g}"
+    if n_frames < max(min_frames, 1):
+        return "too short", f"{n_frames} frames ({seconds:.2f} s), a training segment has {min_frames}"
+    if len(row.text) > data.max_characters:
+        return "text too long", f"{len(row.text)} characters > data.max_characters={data.max_characters}"
+    return None
+
+
+def _split(used: list[Utterance], validation: float, test: float) -> tuple[list, list, list]:
+    """By a hash of the id alone, so that a clip stays on its side when others come or go."""
+    lowest = min(used, key=lambda u: _share(u.id))  # is validated in any case
+    train, validate, held_out = [], [], []
+    for utterance in used:
+        share = _share(utterance.id)
+        if share < validation or utterance is lowest:
+            validate.append(utterance)
+        elif share < validation + test:
+            held_out.append(utterance)
+        else:
+            train.append(utterance)
+    if not train:
+        raise ValueError(f"nothing left to train on: {len(validate)} validation and {len(held_out)} test clips")
+    return train, validate, held_out
+
+
+def _share(name: str) -> float:
+    """A number in [0, 1) from an id."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") / 2**64

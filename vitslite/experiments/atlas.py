@@ -1,0 +1,209 @@
+"""The atlas: what each experiment of the laboratory asks, which runs answer it, and what they measured, as markdown.
+
+An experiment is a file configs/experiment/NAME.yaml whose head comment has a `Question:`. Nothing is trained here:
+runs are read from their directories (config.yaml, metrics.jsonl). scripts/make_atlas.py is the command.
+"""
+
+import datetime
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitslite.config import naming
+from vitslite.files import write_text
+from vitslite.metrics.statistics import cell
+from vitslite.monitoring import figures
+from vitslite.runs import Row, is_done, last_values, planned_steps, read_rows
+
+FIELDS = ("Question", "Command", "Cost", "Expected", "Measured", "Columns", "Curves")
+TITLE = "# The atlas: questions, experiments, measurements\n"
+
+Points = list[tuple[int, float]]  # step, value
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The head of configs/experiment/NAME.yaml."""
+
+    name: str
+    question: str
+    commands: tuple[str, ...]
+    cost: str
+    expected: str
+    measured: str
+    columns: tuple[str, ...]  # keys of metrics.jsonl, for the table
+    curves: tuple[str, ...]  # and for the picture
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a command: the same overrides give the same name, and so the same directory."""
+
+    overrides: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return naming.run_name(list(self.overrides))
+
+    @property
+    def variant(self) -> str:
+        """What tells it from the others of its experiment, but for the seed."""
+        shown = [o for o in self.overrides if not o.startswith(("experiment=", "seed="))]
+        return " ".join(shown) or "no override"
+
+    @property
+    def seed(self) -> str:
+        return next((o.removeprefix("seed=") for o in self.overrides if o.startswith("seed=")), "0")
+
+
+Logs = dict[Run, list[Row]]
+
+
+def find(folder: Path) -> list[Experiment]:
+    """All experiments in a folder, by name; files without a `Question:` are not of the atlas."""
+    return [read(path) for path in sorted(folder.glob("*.yaml")) if "Question" in _fields(path)]
+
+
+def read(path: Path) -> Experiment:
+    """Parse the head of an experiment. ValueError with the file and the field for what is missing or wrong."""
+    fields = _fields(path)
+    for field in FIELDS:
+        if not fields.get(field) or not all(fields[field]):
+            raise ValueError(f"{path}: no `{field}:` in its head; add a line `# {field}: ...`")
+        if len(fields[field]) > 1 and field != "Command":
+            raise ValueError(f"{path}: {field}: stands there {len(fields[field])} times; once is enough")
+    columns, curves = (_keys(path, field, fields[field][0]) for field in ("Columns", "Curves"))
+    question, cost, expected, measured = (fields[field][0] for field in ("Question", "Cost", "Expected", "Measured"))
+    experiment = Experiment(path.stem, question, tuple(fields["Command"]), cost, expected, measured, columns, curves)
+    try:
+        runs_of(experiment)
+    except ValueError as error:
+        raise ValueError(f"{path}: Command: {error}") from error
+    return experiment
+
+
+def _fields(path: Path) -> dict[str, list[str]]:
+    """The `# Name: text` lines of a head comment; lines indented by three spaces and more go on with the one before."""
+    fields: dict[str, list[str]] = {}
+    current = None  # the field that a line may go on with
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        start = re.fullmatch(rf"# ({'|'.join(FIELDS)}):(.*)", line)
+        if start:
+            current = start[1]
+            fields.setdefault(current, []).append(start[2].strip())
+        elif current and re.match("#   +[^ ]", line):
+            fields[current][-1] = f"{fields[current][-1]} {line[1:].strip()}".strip()
+        else:
+            current = None
+    return fields
+
+
+def _keys(path: Path, field: str, text: str) -> tuple[str, ...]:
+    keys = tuple(key.strip() for key in text.split(","))
+    wrong = [key for key in keys if not key or " " in key]
+    if wrong:
+        raise ValueError(f"{path}: {field}: {wrong[0]!r} is no key; list keys of metrics.jsonl, separated by commas")
+    return keys
+
+
+def runs_of(experiment: Experiment) -> list[Run]:
+    """Every run of its commands once, in the order typed. ValueError for a command that cannot be one of it."""
+    runs: dict[str, Run] = {}
+    for command in experiment.commands:
+        program, typed = shlex.split(command)[:2], shlex.split(command)[2:]
+        if program != ["python", "train.py"]:
+            raise ValueError(f"{command!r} does not start with python train.py")
+        overrides = [word for word in typed if word not in ("-m", "--multirun")]
+        named = [o.removeprefix("experiment=") for o in overrides if o.startswith("experiment=")]
+        if named != [experiment.name]:
+            raise ValueError(f"{command!r} needs experiment={experiment.name}, once, and not {named or 'none'}")
+        for single in naming.single_runs(overrides, sweep=len(overrides) < len(typed)):
+            run = Run(tuple(single))
+            runs.setdefault(run.name, run)
+    return list(runs.values())
+
+
+def read_logs(experiment: Experiment, runs_dir: Path) -> Logs:
+    """The rows of each run of the experiment, below `runs_dir`."""
+    return {run: read_rows(runs_dir / run.name) for run in runs_of(experiment)}
+
+
+def table(columns: tuple[str, ...], logs: Logs) -> str:
+    """A row per variant, a column per key: the last value that each seed has logged."""
+    header = ["variant", *(f"`{key}`" for key in columns)]
+    lines = [_line(header), _line(["---"] * len(header))]
+    for variant, seeds in _by_variant(logs).items():
+        found = ([row[key] for row in map(last_values, seeds) if key in row] for key in columns)
+        lines.append(_line([f"`{variant}`", *map(cell, found)]))
+    return "\n".join(lines)
+
+
+def draw(path: Path, keys: tuple[str, ...], logs: Logs) -> Path | None:
+    """The picture of the `Curves:`. None, and no file, where nothing of them has been logged."""
+    panels: dict[str, dict[str, list[Points]]] = {key: {} for key in keys}
+    for key, panel in panels.items():
+        for variant, seeds in _by_variant(logs).items():
+            points = [[(int(row["step"]), float(row[key])) for row in rows if key in row] for rows in seeds]
+            if any(points):
+                panel[variant] = points
+    return figures.atlas_curves(path, panels) if any(panels.values()) else None
+
+
+def block(experiment: Experiment, runs_dir: Path, picture: str | None, date: datetime.date, machine: str) -> str:
+    """What stands between the markers: commands, table, picture (a link), and where the figures are from."""
+    logs = read_logs(experiment, runs_dir)
+    seeds = list(dict.fromkeys(run.seed for run in logs))
+    largest = max(map(len, _by_variant(logs).values()))
+    shown = {1: "", 2: " (one / the other)"}.get(largest, " (mean ± half of its 95 % interval)")
+    parts = [
+        "\n".join(["```sh", *experiment.commands, "```"]),
+        table(experiment.columns, logs),
+        f"![{', '.join(experiment.curves)}]({picture})" if picture else "",
+        f"Seeds {', '.join(seeds)}{shown}; {date.day} {date:%B %Y}; {machine}.",
+        _unfinished(logs, runs_dir),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def write_section(path: Path, experiment: Experiment, content: str) -> None:
+    """Put `content` between the markers of the experiment; a section that is missing goes to the end of the file.
+
+    Not a byte outside the markers changes. ValueError where they do not stand there as a pair.
+    """
+    start, end = f"<!-- measured: {experiment.name} -->", "<!-- /measured -->"
+    text = path.read_bytes().decode() if path.exists() else TITLE  # bytes: read_text would change line ends
+    if start not in text:
+        text += "" if text.endswith("\n") else "\n"
+        text += f"\n## {experiment.question}\n\nExpected: {experiment.expected}\n\nMeasured: {experiment.measured}\n\n"
+        text += f"{start}\n{end}\n"
+    if text.count(start) > 1:
+        raise ValueError(f"{path}: {start} stands there {text.count(start)} times; leave one")
+    before, _, rest = text.partition(start)
+    old, found, after = rest.partition(end)
+    if not found or "<!-- measured:" in old:
+        raise ValueError(f"{path}: {start} has no end; put {end} where its figures end")
+    write_text(path, f"{before}{start}\n{content}\n{end}{after}")
+
+
+def _by_variant(logs: Logs) -> dict[str, list[list[Row]]]:
+    groups: dict[str, list[list[Row]]] = {}
+    for run, rows in logs.items():
+        groups.setdefault(run.variant, []).append(rows)
+    return groups
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(text.replace('|', chr(92) + '|') for text in cells)} |"
+
+
+def _unfinished(logs: Logs, runs_dir: Path) -> str:
+    """A line about runs whose figures are not those of their last step."""
+    found = []
+    for run, rows in logs.items():
+        if not is_done(runs_dir / run.name):
+            reached = f"{rows[-1]['step']} of {planned_steps(runs_dir / run.name)} steps" if rows else "no steps"
+            found.append(f"`{run.variant}` seed {run.seed} ({reached})")
+    return f"Not trained to the end: {', '.join(found)}." if found else ""

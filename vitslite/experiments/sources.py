@@ -1,0 +1,209 @@
+"""Runs to be laid side by side, from their directories, from a sweep or from W&B: settings, rows, how far they came."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from vitslite import build
+from vitslite.experiments import wandb_runs
+from vitslite.monitoring.tracking import best_values
+from vitslite.runs import Row, last_values, read_rows
+from vitslite.training import checkpoint
+
+NAMES = ("seed", "name", "run_dir", "variant", "tracking")  # these tell runs apart, not variants
+# Free to change within a run, and yet other figures come of it.
+MATTERS = ("trainer.steps", "data.root", "validation.n_heard", "validation.recogniser")
+WHAT_TO_TYPE = (
+    "give run directories, a folder of runs (runs/), a sweep (runs/sweeps/NAME) or wandb:ENTITY/PROJECT; a run has a "
+    "config.yaml in its directory"
+)
+
+Points = list[tuple[int, float]]  # step, value
+
+
+@dataclass(frozen=True, eq=False)
+class RunLog:
+    """What a run has left, wherever it is."""
+
+    name: str
+    config: dict[str, Any]  # flat: dotted keys
+    rows: list[Row]
+    modified: float  # of its newest row, in seconds since 1970
+    folder: Path | None = None  # None: it is in W&B
+    url: str | None = None
+
+    @property
+    def seed(self) -> str:
+        return str(self.config.get("seed", "?"))
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Those that make it the variant that it is."""
+        return {k: v for k, v in self.config.items() if k in MATTERS or not _is_free(k)}
+
+    @property
+    def unfinished(self) -> str | None:
+        """How far it has come, if it was not trained and validated to the last step of its settings."""
+        planned = self.config.get("trainer.steps")
+        validated = max((row["step"] for row in self.rows if any(k.startswith("val/") for k in row)), default=-1)
+        return None if planned is not None and validated >= planned else f"{self.rows[-1]['step']} of {planned}"
+
+    @cached_property
+    def last(self) -> Row:
+        """The last value of each key."""
+        return last_values(self.rows)
+
+    def best(self, key: str) -> float | None:
+        """The lowest, or highest, over the validations of the run; None for a key of which neither is best."""
+        return best_values(self.rows).get(key)
+
+    def points(self, key: str) -> Points:
+        """Of a step that was logged twice, by a run that was resumed, the last value."""
+        return list({int(row["step"]): float(row[key]) for row in self.rows if key in row}.items())
+
+    def speed(self) -> dict[str, float]:
+        """Training time in seconds (steps / rate, summed over the intervals of the log), and the rates over it.
+
+        An estimate: the log has the rate of the last step of each interval.
+        """
+        steps, seconds, audio = 0, 0.0, 0.0
+        for step, rate in self.points("time/steps_per_second"):
+            seconds += (step - steps) / rate
+            steps = step
+        if not seconds:
+            return {}
+        rates = dict(self.points("time/steps_per_second"))
+        before = 0
+        for step, value in self.points("time/audio_seconds_per_second"):
+            audio += value * (step - before) / rates.get(step, math.inf)
+            before = step
+        return {"training time, s": seconds, "steps/s": steps / seconds} | (
+            {"audio s/s": audio / seconds} if audio else {}
+        )
+
+
+@dataclass
+class Found:
+    """What the sources hold."""
+
+    runs: list[RunLog] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)  # what was left out, and why
+    failed: dict[str, str] = field(default_factory=dict)  # jobs of sweeps: name -> error
+
+
+def read(sources: list[str]) -> Found:
+    """All runs of all sources, each once. ValueError where there is none."""
+    found = Found()
+    folders: dict[Path, None] = {}
+    for source in sources:
+        project = remote_project(source)
+        if project:
+            found.runs += map(_of_wandb, wandb_runs.fetch_runs(project))
+        elif Path(source).is_file():  # runs/beta-* takes logs along
+            found.remarks.append(f"{source}: left out: a file, not the directory of a run")
+        else:
+            folders |= dict.fromkeys(folder.resolve() for folder in _folders(Path(source), found))
+    for folder in folders:
+        try:
+            found.runs.append(_read_run(folder))
+        except (ValueError, OSError, yaml.YAMLError) as error:
+            found.remarks.append(f"{folder.name}: left out: {' '.join(str(error).split())}")
+    for run in [run for run in found.runs if not run.rows]:
+        found.runs.remove(run)
+        found.remarks.append(f"{run.name}: left out: nothing logged yet")
+    if not found.runs:
+        said = found.remarks + [f"{name} failed: {error}" for name, error in found.failed.items()]
+        raise ValueError("; ".join([f"no runs in {', '.join(sources)}", *said[:3], WHAT_TO_TYPE]))
+    return found
+
+
+def remote_project(source: str) -> str | None:
+    """ENTITY/PROJECT of wandb:ENTITY/PROJECT or of an address; None of a folder."""
+    if not source.startswith(("wandb:", "http://", "https://")):
+        return None
+    path = source.removeprefix("wandb:") if source.startswith("wandb:") else urlsplit(source).path
+    parts = [part for part in path.split("/") if part]
+    if len(parts) < 2:
+        raise ValueError(f"{source}: {WHAT_TO_TYPE}")
+    return "/".join(parts[:2])
+
+
+def _folders(source: Path, found: Found) -> list[Path]:
+    """The run directories of a source."""
+    if not source.is_dir():
+        raise ValueError(f"{source}: no such folder; {WHAT_TO_TYPE}")
+    if (source / "config.yaml").is_file():
+        return [source]
+    if (source / "sweep.json").is_file():
+        return _of_sweep(source, found)
+    return sorted(path.parent for path in source.glob("*/config.yaml"))
+
+
+def _of_sweep(sweep: Path, found: Found) -> list[Path]:
+    """The run directories of the jobs of a sweep; failed ones are noted, and compared as far as they came."""
+    try:
+        folders = dict(json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))["jobs"])
+    except (ValueError, KeyError, TypeError) as error:
+        folders = {}
+        found.remarks.append(f"{sweep / 'sweep.json'}: damaged ({error!r}); only the jobs that have begun are compared")
+    failed = set()
+    for path in sorted((sweep / "jobs").glob("*.json")):
+        try:
+            job = json.loads(path.read_text(encoding="utf-8"))
+            folders[job["name"]] = job["run_dir"]
+        except (ValueError, KeyError, TypeError) as error:
+            found.remarks.append(f"{path}: left out: damaged ({error!r})")
+            continue
+        if job.get("state") == "failed":
+            failed.add(job["name"])
+            found.failed[job["name"]] = job.get("error") or "no reason noted"
+    places = {name: _place(sweep, Path(folder)) for name, folder in folders.items()}
+    found.remarks += [
+        f"{name}: left out: {folders[name]} has no config.yaml"
+        for name, place in places.items()
+        if place is None and name not in failed
+    ]
+    return [place for place in places.values() if place is not None]
+
+
+def _place(sweep: Path, folder: Path) -> Path | None:
+    """A run directory, relative to where one is or to where the sweep was started (above runs/sweeps/NAME)."""
+    candidates = [folder, sweep.resolve().parents[2] / folder]
+    return next((place for place in candidates if (place / "config.yaml").is_file()), None)
+
+
+def _read_run(folder: Path) -> RunLog:
+    stored = build.stored_config(folder)
+    if not stored or not isinstance(stored, dict):  # a list, say
+        raise ValueError(f"{folder / 'config.yaml'}: no settings in it")
+    rows = read_rows(folder)
+    if not all(isinstance(row, dict) and isinstance(row.get("step"), int) for row in rows):
+        raise ValueError(f"{folder / 'metrics.jsonl'}: damaged (a row without a step)")
+    log = folder / "metrics.jsonl"
+    modified = log.stat().st_mtime if log.exists() else 0.0
+    return RunLog(folder.name, _flat(stored), rows, modified, folder=folder)
+
+
+def _of_wandb(run: wandb_runs.RemoteRun) -> RunLog:
+    return RunLog(run.name, _flat(run.config), run.rows, run.modified, url=run.url)
+
+
+def _flat(config: dict[str, Any]) -> dict[str, Any]:
+    """Dotted keys; whole numbers are ints, as W&B gives them back."""
+    return {key: _plain(value) for key, value in checkpoint.flatten(config).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _is_free(key: str) -> bool:
+    return key.split(".")[0] in NAMES or checkpoint.is_free(key)

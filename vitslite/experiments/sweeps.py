@@ -1,0 +1,184 @@
+"""A sweep: what `python train.py -m ...` was asked for, what became of each job, and the table at its end.
+
+A sweep is a folder whose name comes from the command, so that the same command finds it again: sweep.json says what was
+asked for, jobs/RUN.json what became of a job. Every job writes its own file, in whatever process or on whatever machine
+it runs; the runs themselves lie in their own directories, as if each had been started alone.
+"""
+
+import contextlib
+import hashlib
+import json
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vitslite import distributed
+from vitslite.config import naming
+from vitslite.files import sole_use, write_text
+from vitslite.metrics.statistics import NOT_MEASURED, three_digits
+from vitslite.runs import Row, is_done, last_values, read_rows
+
+FOLDER = Path("runs/sweeps")
+COLUMNS = ("val/loss/mel", "val/loss/kl", "val/kl/half_analytic", "val/mas/error_ms", "val/wer/spoken")
+MAX_ROWS = 200  # of the table at the end
+
+
+@dataclass
+class Job:
+    """What became of one job. `error` is one line."""
+
+    name: str
+    run_dir: str
+    overrides: list[str]
+    state: str = "running"  # then finished, stopped or failed
+    error: str | None = None
+    seconds: float = 0.0  # in this start of it
+
+
+class Sweep:
+    """The folder of a sweep. Making it changes nothing on the disk."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    def plan(self, overrides: list[str], jobs: dict[str, str]) -> None:
+        """Note what was asked for; `jobs` are names and directories of the runs where they are known beforehand."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        content = {"name": self.name, "overrides": overrides, "jobs": jobs}
+        write_text(self.folder / "sweep.json", json.dumps(content, indent=1) + "\n")
+        for path in (self.folder / "jobs").glob("*.json"):
+            path.unlink()  # what became of a job last time is no news
+
+    @contextlib.contextmanager
+    def record(self, job: Job) -> Iterator[Job]:
+        """Keep the job's file up to date: running, and in the end the state that the body has given it, or failed."""
+        started = time.perf_counter()
+        self._write(job)
+        try:
+            yield job
+        except BaseException as error:  # noted, and passed on: whatever ends a job, the sweep shall know
+            interrupted = isinstance(error, KeyboardInterrupt)
+            job.state = "stopped" if interrupted else "failed"
+            kind = "" if isinstance(error, ValueError | OSError | ArithmeticError) else f"{type(error).__name__}: "
+            job.error = None if interrupted else kind + " ".join(str(error).split())
+            raise
+        finally:
+            job.seconds = round(time.perf_counter() - started, 3)
+            self._write(job)
+
+    def planned(self) -> dict[str, str]:
+        """Name -> directory of the runs that the command asks for; none where only its sweeper knows them."""
+        return json.loads((self.folder / "sweep.json").read_text())["jobs"]
+
+    def begun(self) -> list[Job]:
+        """Every job that has begun, by name. A note that was cut off is left out."""
+        jobs = []
+        for path in sorted((self.folder / "jobs").glob("*.json")):
+            with contextlib.suppress(ValueError, TypeError):
+                jobs.append(Job(**json.loads(path.read_text())))
+        return jobs
+
+    def jobs(self) -> list[Job]:
+        """Every job, as it stands when nobody works on the sweep any more."""
+        found = {job.name: job for job in self.begun()}
+        missing = {n: Job(n, run_dir, [], "not started") for n, run_dir in self.planned().items() if n not in found}
+        jobs = [(found | missing)[name] for name in self.planned() or found]
+        for job in jobs:
+            if job.state in ("running", "not started") and is_done(Path(job.run_dir)):  # by another start
+                job.state = "finished"
+            elif job.state == "running":
+                job.state = "not ended"  # lost with its process, or a launcher still runs it
+        return jobs
+
+    def _write(self, job: Job) -> None:
+        path = self._path(job.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(asdict(job), indent=1) + "\n")
+
+    def _path(self, name: str) -> Path:
+        return self.folder / "jobs" / f"{name.replace('/', '_')}.json"
+
+
+@contextlib.contextmanager
+def of_command(arguments: list[str]) -> Iterator[Sweep | None]:
+    """The sweep that `train.py ARGUMENTS` is about to run, planned and held by the main rank; None for a single run.
+
+    ValueError where two jobs would be the same run, or another process runs the sweep; OSError where nothing can be
+    noted.
+    """
+    overrides = naming.swept_overrides(arguments)
+    if overrides is None:
+        yield None
+        return
+    jobs = naming.planned_runs(overrides)
+    for words in zip(*jobs, strict=True):  # all names, all directories
+        twice = [word for word in words if words.count(word) > 1]
+        if twice:
+            raise ValueError(
+                f"{words.count(twice[0])} jobs of this sweep would be one run, {twice[0]}: name them by what differs, "
+                "such as 'name=try-${trainer.steps}' (settings that may change within a run, like that, are in no name)"
+            )
+    given = [o.removeprefix("hydra.sweep.dir=") for o in overrides if o.startswith("hydra.sweep.dir=")]
+    sweep = Sweep(Path(given[-1]) if given else FOLDER / name_of(overrides))
+    if not distributed.is_main():
+        yield sweep
+        return
+    sweep.folder.mkdir(parents=True, exist_ok=True)  # before it can be held
+    with sole_use(sweep.folder):
+        sweep.plan(overrides, dict(jobs))
+        yield sweep
+
+
+def name_of(overrides: list[str]) -> str:
+    """A name from what is swept and a hash of the command; nothing in it means anything to a shell or to Hydra.
+
+    Where the jobs run (hydra/launcher=...) does not count.
+    """
+    typed = sorted(o for o in overrides if not re.match(r"hydra[/.](launcher|sweep)[=./]", o.lstrip("+")))
+    experiment = next((o.removeprefix("experiment=") for o in typed if o.startswith("experiment=")), "demo")
+    swept = [o.split("=")[0] for o in typed if re.search(r"[,(]", o)]
+    words = [re.sub(r"[^A-Za-z0-9._]+", "_", word) for word in (experiment, *swept)]
+    return f"{'-'.join(words)[:60]}-{hashlib.sha1(' '.join(typed).encode()).hexdigest()[:8]}"
+
+
+def table(sweep: Sweep) -> str:
+    """What became of the jobs, a line each, and the last validation of each; then what the failed ones said."""
+    jobs = sweep.jobs()
+    counts = {state: sum(job.state == state for job in jobs) for state in dict.fromkeys(job.state for job in jobs)}
+    values = {job.name: _last_values(job) for job in jobs}
+    columns = [key for key in COLUMNS if any(key in row for row in values.values())]
+    lines = [["", "", *(key.removeprefix("val/") for key in columns)]]
+    for job in jobs[:MAX_ROWS]:
+        row = values[job.name]
+        lines.append([_label(job, jobs), job.state, *(_shown(row.get(key)) for key in columns)])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    head = f"sweep {sweep.name}: {', '.join(f'{n} {state}' for state, n in counts.items())}"
+    failed = [f"{job.state}: {job.name}: {job.error}" for job in jobs if job.error]
+    left_out = [f"... and {len(jobs) - MAX_ROWS} more"] if len(jobs) > MAX_ROWS else []
+    return "\n".join([head, *text, *left_out, *failed])
+
+
+def _last_values(job: Job) -> Row:
+    try:
+        return last_values(read_rows(Path(job.run_dir)))
+    except ValueError as error:  # a damaged log shall not take the table with it
+        job.error = str(error)
+        return {}
+
+
+def _label(job: Job, jobs: list[Job]) -> str:
+    """The overrides that not all jobs have."""
+    begun = [set(other.overrides) for other in jobs if other.overrides]
+    common = set.intersection(*begun) if len(begun) > 1 else set()
+    return " ".join(o for o in job.overrides if o not in common) or job.name
+
+
+def _shown(value: int | float | None) -> str:
+    return NOT_MEASURED if value is None else three_digits(value)

@@ -1,0 +1,223 @@
+"""What a comparison says: tables and sentences, as markdown, and a picture. comparison_page makes a page of them."""
+
+import datetime
+import math
+import os
+import statistics
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from vitslite.experiments.sources import RunLog
+from vitslite.experiments.variants import MISSING as MISSING_SETTING
+from vitslite.experiments.variants import Comparison, Variant, curves, differences, typed
+from vitslite.metrics.statistics import difference_in_words, half_interval, plus_minus, three_digits
+from vitslite.monitoring import figures
+
+NOTHING = "–"
+PICTURE = (  # of curves.png
+    "loss/kl",
+    "loss/mel",
+    "kl/half_analytic",
+    "val/loss/kl",
+    "val/loss/mel",
+    "val/mas/error_ms",
+)
+INTERVALS = (
+    "Mean over the seeds ± half of the 95 % interval of the mean (Student's t, n - 1 degrees of freedom); of one seed "
+    "the value alone."
+)
+PAIRS = (
+    "Variant minus baseline on the same seed: the mean over the common seeds ± half of its 95 % interval. Each "
+    "interval is 95 % by itself: of 20 rows about one leaves out 0 by chance. How many seeds would be needed takes "
+    "the mean and the spread seen here for the true ones; with so many the odds are even."
+)
+CHOSEN = (
+    "The best of the validations of each run (lowest loss, error and error rate; highest share within), then over the "
+    "seeds. The step is chosen by the value itself: such a figure is a little too good."
+)
+
+
+class Cell(NamedTuple):
+    """`value` is what one sorts by: a number, or else the text."""
+
+    text: str
+    value: float | str | None = None
+    note: str = ""
+    link: str = ""
+    is_code: bool = False
+    variant: int | None = None  # of a column that is a variant's
+
+
+class Table(NamedTuple):
+    """`variants`: whose row it is."""
+
+    title: str
+    about: str
+    header: list[Cell]
+    rows: list[list[Cell]]
+    variants: list[int | None]
+
+
+# --------------------------------------------------------------------------------------------------------- tables
+
+
+def tables(c: Comparison, output: Path) -> dict[str, Table]:
+    """All tables by the part of the report they stand in; those without a row are left out."""
+    found = {
+        "settings": _settings(c),
+        "final": _figures(c, "Final metrics", INTERVALS, c.metrics, best=False),
+        "best": _figures(c, "Best metrics", f"{CHOSEN} {INTERVALS}", _with_best(c), best=True),
+        "differences": _differences(c),
+        "runs": _runs(c, output),
+        "failed": _failed(c),
+    }
+    return {name: table for name, table in found.items() if table.rows and len(table.header) > 1}
+
+
+def _settings(c: Comparison) -> Table:
+    header = [Cell("setting"), *(Cell(v.label, is_code=True, variant=i) for i, v in enumerate(c.variants))]
+    rows = []
+    for key in c.differing:
+        values = (typed(v.settings.get(key, MISSING_SETTING)) for v in c.variants)
+        rows.append([Cell(key, key, is_code=True), *(Cell(value, value, variant=i) for i, value in enumerate(values))])
+    return Table("What differs", "Settings that not all variants share.", header, rows, [None] * len(rows))
+
+
+def _figures(c: Comparison, title: str, about: str, keys: list[str], best: bool) -> Table:
+    """A row per variant: each metric, and in the table of the final ones what the training took."""
+    speeds = [] if best else list(dict.fromkeys(name for run in c.runs for name in run.speed()))
+    rows = []
+    for v in c.variants:
+        values = [list(v.values(key, best).values()) for key in keys]
+        for name in speeds:
+            found = (run.speed().get(name) for run in v.runs.values())
+            values.append([value for value in found if value is not None])
+        rows.append([_label(v), _seeds(v), *(_mean(found, len(v.runs)) for found in values)])
+    header = [Cell("variant"), Cell("seeds"), *(Cell(key, is_code=True) for key in keys), *map(Cell, speeds)]
+    return Table(title, about, header, rows if keys else [], list(range(len(rows))))
+
+
+def _with_best(c: Comparison) -> list[str]:
+    return [key for key in c.metrics if any(v.values(key, best=True) for v in c.variants)]
+
+
+def _differences(c: Comparison) -> Table:
+    rows, variants = [], []
+    for i, v in enumerate(c.variants):
+        for key in c.metrics if v is not c.baseline else ():
+            found = differences(v, c.baseline, key)
+            words = difference_in_words(found)
+            mean = statistics.mean(found) if found else None
+            rows.append([_label(v), Cell(key, key, is_code=True), Cell(str(len(found)), len(found)), Cell(words, mean)])
+            variants.append(i)
+    note = f" ({c.baseline.note})" if c.baseline.note else ""
+    about = f"Baseline: {c.baseline.label}{note}. {PAIRS}"
+    header = [Cell("variant"), Cell("metric"), Cell("pairs"), Cell("variant - baseline")]
+    return Table("Differences, seed by seed", about, header, rows, variants)
+
+
+def _runs(c: Comparison, output: Path) -> Table:
+    speeds = list(dict.fromkeys(name for run in c.runs for name in run.speed()))
+    rows, variants = [], []
+    for i, v in enumerate(c.variants):
+        for run in (*v.runs.values(), *v.left_out):
+            step, speed = int(run.rows[-1]["step"]), run.speed()
+            state = f"unfinished ({run.unfinished})" if run.unfinished else "finished"
+            numbers = (speed.get(name) for name in speeds)
+            rows.append(
+                [
+                    Cell(run.name, run.name, link=_link(run, output)),
+                    Cell(v.label, v.label, is_code=True),
+                    Cell(run.seed, run.seed),
+                    Cell(state, state),
+                    Cell(str(step), step),
+                    *(Cell(NOTHING) if x is None else Cell(three_digits(x), x) for x in numbers),
+                ]
+            )
+            variants.append(i)
+    header = [Cell(name) for name in ("run", "variant", "seed", "state", "steps", *speeds)]
+    about = "Training time: from the speed of the logged steps, summed over the intervals; without validation."
+    return Table("Runs", about, header, rows, variants)
+
+
+def _failed(c: Comparison) -> Table:
+    rows = [[Cell(name, name), Cell(error, error)] for name, error in c.failed.items()]
+    header = [Cell("run"), Cell("what it said")]
+    return Table("Failed", "Jobs of the sweep that ended with an error.", header, rows, [None] * len(rows))
+
+
+def _label(v: Variant) -> Cell:
+    return Cell(v.label, v.label, note=v.note, is_code=True)
+
+
+def _seeds(v: Variant) -> Cell:
+    n = len(v.runs)
+    return Cell(str(n) if n > 1 else "1 seed: no interval", n)
+
+
+def _mean(values: list[float], n_seeds: int) -> Cell:
+    """The mean and half of its interval; how many they are of, where not all seeds have a value."""
+    if not values:
+        return Cell(NOTHING)
+    mean = statistics.mean(values)
+    text = (
+        three_digits(mean) if len(values) == 1 or not math.isfinite(mean) else plus_minus(mean, half_interval(values))
+    )
+    return Cell(text, mean, note=f"n = {len(values)}" if len(values) < n_seeds else "")
+
+
+def _link(run: RunLog, output: Path) -> str:
+    """Relative from the page to the run's directory, or its page in W&B."""
+    if run.folder is None:
+        return run.url or ""
+    return quote(Path(os.path.relpath(run.folder, output.resolve())).as_posix()) + "/"
+
+
+# -------------------------------------------------------------------------------------------------------- markdown
+
+
+def markdown(c: Comparison, output: Path, picture: str | None) -> str:
+    """comparison.md: the tables and the picture."""
+    found = tables(c, output)
+    parts = [f"# {c.title}", " ".join(summary(c)), f"    {c.command}", "\n".join(f"- {line}" for line in c.remarks)]
+    for name, table in found.items():
+        parts += [f"## {table.title}", table.about, _as_markdown(table)]
+        if name == "differences" and picture:
+            parts += ["## Curves", f"![curves]({picture})"]
+    if picture and "differences" not in found:
+        parts += ["## Curves", f"![curves]({picture})"]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def summary(c: Comparison) -> list[str]:
+    """What is compared, in sentences."""
+    seeds = sorted({run.seed for run in c.runs}, key=lambda seed: (len(seed), seed))
+    newest = datetime.datetime.fromtimestamp(max(run.modified for run in c.runs), datetime.UTC)
+    counts = (_count(len(c.runs), "run"), _count(len(c.variants), "variant"), _count(len(seeds), "seed"))
+    return [f"{', '.join(counts)} ({', '.join(seeds)}).", f"Newest row: {newest:%Y-%m-%d %H:%M} UTC."]
+
+
+def _count(n: int, name: str) -> str:
+    return f"{n} {name}{'' if n == 1 else 's'}"
+
+
+def _as_markdown(table: Table) -> str:
+    lines = [table.header, [Cell("---")] * len(table.header), *table.rows]
+    return "\n".join(f"| {' | '.join(map(_markdown_cell, cells))} |" for cells in lines)
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = cell.text.replace("|", "\\|")
+    text = f"`{text}`" if cell.is_code else f"[{text}]({cell.link})" if cell.link else text
+    return f"{text} ({cell.note})" if cell.note else text
+
+
+def draw(path: Path, c: Comparison) -> Path | None:
+    """curves.png: of PICTURE what was logged, or else of the first keys that were. None, and no file, without any."""
+    found = curves(c.variants, everything=False)
+    lines = {key: found.get(key.removeprefix("val/"), ({}, {}))[key.startswith("val/")] for key in PICTURE}
+    lines = {key: panel for key, panel in lines.items() if panel}
+    lines = lines or {name: training or validation for name, (training, validation) in list(found.items())[:6]}
+    panels = {key: {c.variants[i].label: seeds for i, seeds in panel.items()} for key, panel in lines.items()}
+    return figures.atlas_curves(path, panels) if panels else None

@@ -1,0 +1,179 @@
+"""Validation: losses on fixed noise, the alignment against the truth where it is known, what a recogniser understands,
+samples to see and hear.
+
+The same utterances, noise and segments at every step and in every run (common random numbers), so that curves of two
+runs differ by the models alone.
+"""
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import nn
+
+from vitslite import audio
+from vitslite.datasets.loader import Data
+from vitslite.files import write_text
+from vitslite.metrics import recognition
+from vitslite.metrics.alignment import onset_errors, path_statistics
+from vitslite.metrics.latents import LatentSums, latent_statistics, latent_sums
+from vitslite.metrics.recognition import Recogniser
+from vitslite.model import alignment
+from vitslite.monitoring import figures
+from vitslite.objectives.objective import Counts, Objective
+from vitslite.tensors import Batch
+
+
+@dataclass
+class ValidationSettings:
+    recogniser: str = "auto"  # of scripts/evaluate.py: auto, grammar, pocketsphinx, none, or a model
+    n_heard: int = 20  # validation sentences whose words it looks for whenever samples are made
+
+    def check(self) -> None:
+        """ValueError for a negative number."""
+        if self.n_heard < 0:
+            raise ValueError(f"validation.n_heard={self.n_heard}: must be 0 (no word error rates) or more")
+
+
+class Validator:
+    """Runs on the main rank alone. `model` is whatever is to be judged: the average of the weights, if there is one."""
+
+    def __init__(
+        self, data: Data, objective: Objective, recogniser: Recogniser | None, device: torch.device, run_dir: Path
+    ):
+        self.data = data
+        self.objective = objective
+        self.recogniser = recogniser
+        self.device = device
+        self.run_dir = run_dir
+        self.utterances = {u.id: u for u in data.corpus.validation}
+        self._heard_in_recordings: dict[str, str] = {}
+
+    @torch.no_grad()
+    def losses(self, model: nn.Module) -> dict[str, float]:
+        """Every loss term over the whole validation set, and the error of the alignment in milliseconds."""
+        counts = Counts.from_flat(sum(self.objective.counts(b).flat() for b in self.data.validation).to(self.device))
+        terms: dict[str, float] = {}
+        sums: list[LatentSums] = []
+        paths, errors = [], []
+        for batch in self.data.validation:
+            batch = self._prepare(batch)
+            outputs = model(batch)
+            for name, value in self.objective(outputs, counts).terms.items():
+                terms[name] = terms.get(name, 0.0) + value.item()
+            with torch.autocast(self.device.type, enabled=False):
+                sums.append(latent_sums(outputs))
+            paths.append(path_statistics(outputs.durations, batch.token_lengths, batch.frame_lengths))
+            errors += self._alignment_errors(batch, outputs.durations)
+        metrics = {f"val/loss/{name}": value for name, value in terms.items()}
+        merged = functools.reduce(LatentSums.merge, sums)
+        statistics = latent_statistics(merged, self.data.audio.frames_per_second)
+        metrics |= {f"val/{key}": value for key, value in statistics.items()}
+        frames = [float(b.frame_lengths.sum()) for b in self.data.validation]
+        for key in ("mas/log_paths_per_frame", "mas/diagonality"):
+            metrics[f"val/{key}"] = float(np.average([p[key] for p in paths], weights=frames))
+        if errors:
+            error = np.concatenate(errors)
+            metrics["val/mas/error_ms"] = float(error.mean())
+            metrics["val/mas/error_median_ms"] = float(np.median(error))
+            metrics["val/mas/within_50ms"] = float((error <= 50).mean())
+        return metrics
+
+    @torch.no_grad()
+    def intelligibility(self, model: nn.Module) -> dict[str, float]:
+        """Word and character error rates of some validation sentences: as recorded, copied and spoken from text."""
+        if self.recogniser is None:
+            return {}
+        totals: dict[str, np.ndarray] = {}
+        for batch in self.data.heard:
+            for name, wavs in self._recordings(model, self._prepare(batch)).items():
+                text = self.utterances[name].text
+                if not recognition.words(text):
+                    continue  # "&" has a sound, but no word to look for
+                for kind, heard in self._hear(name, wavs).items():
+                    totals[kind] = totals.get(kind, 0) + np.array(recognition.count_errors(text, heard))
+        rates = {}
+        for kind, (word_errors, words, character_errors, characters) in totals.items():
+            rates[f"val/wer/{kind}"] = word_errors / words
+            rates[f"val/cer/{kind}"] = character_errors / characters
+        return rates
+
+    @torch.no_grad()
+    def samples(self, model: nn.Module, step: int) -> dict[str, Path]:
+        """Wavs and pictures of a few fixed sentences, below `run_dir/samples/step_*`. Gives the files by W&B key."""
+        batch = self._prepare(self.data.samples)
+        outputs = model(batch)
+        log_lik = alignment.log_likelihood(outputs.latents.z_p, outputs.p_text)
+        folder = self.run_dir / "samples" / f"step_{step:06d}"
+        files, shown = {}, []
+        for i, (name, wavs) in enumerate(self._recordings(model, batch).items()):
+            n_tokens, n_frames = int(batch.token_lengths[i]), int(batch.frame_lengths[i])
+            for kind, wav in wavs.items():
+                path = folder / f"{name}_{kind}.wav"
+                audio.write_wav(path, wav, self.data.audio.sample_rate)
+                files[f"audio/{kind}_{i}"] = path
+            utterance = self.utterances[name]
+            onsets = utterance.onsets and [(t, s / self.data.audio.hop_length) for t, s in utterance.onsets]
+            files[f"alignment/{i}"] = figures.alignment(
+                folder / f"{name}_alignment.png",
+                log_lik[i, :n_tokens, :n_frames],
+                outputs.durations[i, :n_tokens],
+                self.data.corpus.frontend.names(utterance.tokens),
+                onsets,
+                f"step {step}: {utterance.text}",
+            )
+            mels = {
+                f"{kind}, {len(wav) / self.data.audio.sample_rate:.2f} s": self._log_mel(wav)
+                for kind, wav in wavs.items()
+            }
+            shown.append({"id": name, "text": utterance.text, "heard": self._hear(name, wavs)})
+            files[f"spectrogram/{i}"] = figures.spectrograms(
+                folder / f"{name}_spectrograms.png", mels, f"step {step}: {utterance.text}"
+            )
+        write_text(folder / "samples.json", json.dumps(shown, ensure_ascii=False, indent=1))  # report.py reads it
+        return files
+
+    def _recordings(self, model: nn.Module, batch: Batch) -> dict[str, dict[str, Float[np.ndarray, " _"]]]:
+        """name -> the recording, its copy, and its text spoken."""
+        copies = model.reconstruct(batch)
+        spoken = model.infer(batch.tokens, batch.token_lengths, batch.keys)
+        wavs = {}
+        for i, name in enumerate(batch.ids):
+            n_samples = int(batch.frame_lengths[i]) * self.data.audio.hop_length
+            cut = {
+                "recording": batch.audio[i, 0, :n_samples],
+                "copy": copies[i, 0, :n_samples],
+                "spoken": spoken.audio[i, 0, : int(spoken.audio_lengths[i])],
+            }
+            wavs[name] = {kind: wav.float().cpu().numpy() for kind, wav in cut.items()}
+        return wavs
+
+    def _hear(self, name: str, wavs: dict[str, Float[np.ndarray, " _"]]) -> dict[str, str]:
+        """What the recogniser understands; of the recording, which does not change, it is asked once."""
+        if self.recogniser is None:
+            return {}
+        rate, known = self.data.audio.sample_rate, self._heard_in_recordings
+        with torch.autocast(self.device.type, enabled=False):  # the recogniser is a measure, not a part of the model
+            if name not in known:
+                known[name] = self.recogniser.transcribe(wavs["recording"], rate)
+            others = {kind: self.recogniser.transcribe(wav, rate) for kind, wav in wavs.items() if kind != "recording"}
+        return {"recording": known[name], **others}
+
+    def _log_mel(self, wav: Float[np.ndarray, " S"]) -> Float[torch.Tensor, "M T"]:
+        samples = torch.from_numpy(wav).to(self.device)[None, None]
+        return self.data.features.log_mel(samples, torch.tensor([len(wav)], device=self.device))[0]
+
+    def _prepare(self, batch: Batch) -> Batch:
+        return self.data.features(batch.to(self.device))
+
+    def _alignment_errors(self, batch: Batch, durations: torch.Tensor) -> list[np.ndarray]:
+        settings, blanks = self.data.audio, self.data.corpus.frontend.settings.blanks
+        return [
+            onset_errors(durations[i], self.utterances[name].onsets, settings.hop_length, settings.sample_rate, blanks)
+            for i, name in enumerate(batch.ids)
+            if self.utterances[name].onsets
+        ]

@@ -1,0 +1,32 @@
+"""What torch.compile takes on: the parts that are chains of small operations, which a compiler makes into fewer.
+
+It compiles a part once for each length that it meets, some seconds each time: its convolutions have no form for any
+length. Decoders and discriminators that see segments meet one length; for the others give batches few of them
+(data.pad_multiple). Validation and probes look at the parts as they are written. On a CPU it does not pay
+(docs/performance.md).
+"""
+
+import contextlib
+
+import torch
+from torch import nn
+
+from vitslite.model.decoders import ConvNeXtBlock, HiFiGAN
+from vitslite.model.discriminators import PeriodDiscriminator, ScaleDiscriminator
+from vitslite.model.layers import WaveNet
+
+COMPILED = (WaveNet, HiFiGAN, ConvNeXtBlock, PeriodDiscriminator, ScaleDiscriminator)
+MAX_GRAPHS = 256  # of one class: its parts, their lengths, with and without gradient; beyond, it goes on uncompiled
+
+
+def compile_parts(module: nn.Module) -> None:
+    """Compile those within `module`, in place, at their next call. Names in the state dict stay what they are."""
+    torch.compiler.config.recompile_limit = MAX_GRAPHS
+    for part in module.modules():
+        if isinstance(part, COMPILED):
+            part.compile(dynamic=False)
+
+
+def as_written(is_compiled: bool) -> contextlib.AbstractContextManager:
+    """A context in which parts run as they are written, where they are compiled: for looks at them, of other shapes."""
+    return torch.compiler.set_stance("force_eager") if is_compiled else contextlib.nullcontext()

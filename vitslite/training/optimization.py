@@ -1,0 +1,155 @@
+"""The optimiser, the learning rate as a function of the step, gradient clipping; the weights' moving average, and the
+guard that keeps NaN out of the weights.
+"""
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+SCHEDULES = ("constant", "cosine", "exponential")
+
+
+@dataclass
+class OptimizerSettings:
+    """AdamW with VITS' values, except that VITS has neither warm-up nor clipping."""
+
+    learning_rate: float = 2e-4
+    discriminator_learning_rate: float = 2e-4
+    beta1: float = 0.8
+    beta2: float = 0.99
+    eps: float = 1e-9
+    weight_decay: float = 0.01
+    warmup_steps: int = 0  # linear from 0
+    schedule: str = "cosine"  # constant; cosine: hold, then fall; exponential: VITS' (0.999875 per epoch)
+    hold_fraction: float = 0.4  # cosine: share of the steps at the full rate
+    final_fraction: float = 0.05  # cosine: what is left of the rate at the last step
+    half_life_steps: int = 270_000  # exponential: LJSpeech at batch 256 has 49 steps an epoch
+    max_grad_norm: float = 0.0  # 0: the norm is measured, never changed
+
+    def check(self) -> None:
+        """ValueError for a value that cannot train, naming the key."""
+        ranges = {
+            "learning_rate": (self.learning_rate > 0, "above 0"),
+            "discriminator_learning_rate": (self.discriminator_learning_rate > 0, "above 0"),
+            "beta1": (0 <= self.beta1 < 1, "at least 0 and below 1"),
+            "beta2": (0 <= self.beta2 < 1, "at least 0 and below 1"),
+            "eps": (self.eps > 0, "above 0"),
+            "weight_decay": (self.weight_decay >= 0, "0 or more"),
+            "warmup_steps": (self.warmup_steps >= 0, "0 or more"),
+            "hold_fraction": (0 <= self.hold_fraction <= 1, "between 0 and 1"),
+            "final_fraction": (0 <= self.final_fraction <= 1, "between 0 and 1"),
+            "half_life_steps": (self.half_life_steps > 0, "above 0"),
+            "max_grad_norm": (self.max_grad_norm >= 0, "0 (off) or more"),
+        }
+        for name, (valid, wanted) in ranges.items():
+            if not valid or not math.isfinite(getattr(self, name)):
+                raise ValueError(f"trainer.optimizer.{name}={getattr(self, name)}: must be {wanted}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"trainer.optimizer.schedule={self.schedule}: choose one of {', '.join(SCHEDULES)}")
+
+
+def adamw(module: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
+    """One fused AdamW over the module. Its learning rate is set before every step."""
+    betas = (settings.beta1, settings.beta2)
+    return torch.optim.AdamW(
+        module.parameters(), lr=0.0, betas=betas, eps=settings.eps, weight_decay=settings.weight_decay, fused=True
+    )
+
+
+def rate_factor(settings: OptimizerSettings, step: int, n_steps: int) -> float:
+    """What the learning rate is multiplied by in step `step` (from 0) of `n_steps`: a closed form, nothing to save."""
+    warmup = min(1.0, (step + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
+    if settings.schedule == "exponential":
+        return warmup * 0.5 ** (step / settings.half_life_steps)
+    if settings.schedule == "constant":
+        return warmup
+    held = settings.hold_fraction * n_steps
+    progress = min(1.0, max(0.0, (step - held) / max(1.0, n_steps - held)))
+    return warmup * (settings.final_fraction + (1 - settings.final_fraction) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def rate_note(settings: OptimizerSettings, step: int, planned: int, n_steps: int) -> str:
+    """What another number of steps does to the learning rate of a run that goes on at `step`."""
+    before, now = (rate_factor(settings, step, n) for n in (planned, n_steps))
+    return (
+        f"note: trainer.steps was {planned} and is {n_steps}: the learning rate goes on at {now:.2f} of the full one, "
+        f"not {before:.2f}"
+    )
+
+
+def clip(module: nn.Module, max_norm: float) -> Float[Tensor, ""]:
+    """Scale the gradients to a norm of at most `max_norm` (0: leave them). Gives the norm before."""
+    return nn.utils.clip_grad_norm_(module.parameters(), max_norm if max_norm > 0 else math.inf)
+
+
+def update(optimizer: torch.optim.AdamW, rate: float, spoiled: Float[Tensor, ""]) -> None:
+    """One optimiser step at learning rate `rate`; nothing changes where `spoiled` is 1, on the device, not 0.
+
+    (`found_inf` is how torch's gradient scaler tells a fused optimiser the same.)
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.found_inf = spoiled
+    optimizer.step()
+
+
+class EMA:
+    """average <- decay * average + (1 - decay) * weights, with the decay growing from 0 as (1 + n) / (10 + n).
+
+    The warm-up lets short runs profit: after n updates the average spans about n / 10 of them, at most 1 / (1 - decay).
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay = decay
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, n_updates: int) -> None:
+        """Take in the weights after update number `n_updates`."""
+        decay = min(self.decay, (1 + n_updates) / (10 + n_updates))
+        averages, weights = list(self.model.parameters()), list(model.parameters())
+        torch._foreach_lerp_(averages, weights, 1 - decay)
+        for average, value in zip(self.model.buffers(), model.buffers(), strict=True):
+            average.copy_(value)
+
+
+class Watched(NamedTuple):
+    step: int  # from 1
+    norm: Float[Tensor, ""]
+    terms: dict[str, Tensor]
+    ids: list[str]
+
+
+class Guard:
+    """From the first gradient that is not finite on, no optimiser changes anything (`optimization.update`).
+
+    The flag that holds them back stays on the device. So a run may go on for some steps, in vain, until the host looks
+    (`check`), and still end with the weights of the last good step.
+    """
+
+    def __init__(self, device: torch.device):
+        self.spoiled = torch.zeros((), device=device)  # 1 from the first bad gradient on
+        self.watched: list[Watched] = []  # since the host last looked
+
+    def watch(self, step: int, norm: Float[Tensor, ""], terms: dict[str, Tensor], ids: list[str]) -> None:
+        """Take note of a gradient's norm, of the loss terms that it is of and of the utterances, for the message."""
+        self.spoiled = torch.maximum(self.spoiled, 1.0 - torch.isfinite(norm).float())
+        self.watched.append(Watched(step, norm.detach(), dict(terms), ids))
+
+    def check(self) -> None:
+        """FloatingPointError, naming the first bad step, if there was one. Waits for the device."""
+        if not self.spoiled:
+            self.watched.clear()
+            return
+        first = next(seen for seen in self.watched if not torch.isfinite(seen.norm))
+        bad = [name for name, value in first.terms.items() if not torch.isfinite(value)] or ["the gradient alone"]
+        raise FloatingPointError(
+            f"step {first.step}: not finite: {', '.join(bad)}, in a batch of {', '.join(first.ids[:4])}...; the "
+            f"model's weights are those of step {first.step - 1}. Lower trainer.optimizer.learning_rate or set "
+            "trainer.optimizer.max_grad_norm"
+        )
