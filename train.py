@@ -16,9 +16,10 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from vitslite import build, command_line, distributed, runs
+from vitslite import build, command_line, distributed
 from vitslite.config import naming
 from vitslite.config.settings import Config
+from vitslite.monitoring.observer import RunObserver
 from vitslite.training.trainer import Trainer
 
 build.register_schema()
@@ -38,11 +39,10 @@ def train(config: Config, overrides: list[str]) -> Trainer:
             checkpoints = build.checkpoints(config, corpus, device)
             build.write_settings(config, corpus)
             with build.tracker(config, run_dir, overrides) as tracker:
-                trainer = Trainer(
-                    config.trainer, model, discriminator, objective, data, recogniser, tracker, checkpoints, device
-                )
+                observer = RunObserver(data, objective, recogniser, tracker, device)
+                trainer = Trainer(config.trainer, model, discriminator, objective, data, observer, checkpoints, device)
                 trainer.fit()
-        command_line.conclude(config, trainer)
+        command_line.conclude(config, trainer, observer)
     return trainer
 
 
@@ -51,11 +51,11 @@ def train(config: Config, overrides: list[str]) -> Trainer:
 def main(cfg: DictConfig) -> float | None:
     overrides, sweep = naming.hydra_job()
     config = build.parse(cfg, overrides, sweep)
-    if runs.is_trained(config):
+    if build.is_trained(config):
         command_line.say_trained(config)
     else:
         train(config, overrides)
-    return runs.result(config)  # what a search minimises
+    return build.result(config)  # what a search minimises
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from vitslite import build, command_line
+from vitslite import command_line, runs
 from vitslite.benchmarks import result
 from vitslite.experiments import atlas
 from vitslite.experiments.atlas import Experiment, Run
@@ -98,7 +98,7 @@ def write(experiment: Experiment, runs_dir: Path) -> None:
     document = ROOT / "docs" / "atlas.md"
     picture = atlas.draw(document.parent / "atlas" / f"{experiment.name}.png", experiment.curves, logs)
     link = picture and picture.relative_to(document.parent).as_posix()
-    configs = [build.stored_config(runs_dir / run.name) for run in logs]
+    configs = [runs.stored_config(runs_dir / run.name) for run in logs]
     content = atlas.block(experiment, runs_dir, link, datetime.date.today(), machine(configs))
     atlas.write_section(document, experiment, content)
     print(f"{experiment.name}: {document}")

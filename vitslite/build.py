@@ -6,6 +6,7 @@ with `+`, missing values, combinations that cannot work. The other functions mak
 
 import contextlib
 import difflib
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -16,20 +17,20 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from vitslite import distributed, randomness
+from vitslite import distributed, randomness, runs
 from vitslite.audio import Features
-from vitslite.config import naming, rules
+from vitslite.config import identity, naming, rules
 from vitslite.config.settings import Config
 from vitslite.datasets.corpus import Corpus, load_corpus
 from vitslite.datasets.loader import Data, Loader, fixed_batches
 from vitslite.files import sole_use, write_text
+from vitslite.metrics import catalogue
 from vitslite.metrics.recognition import NotInstalledError, Recogniser, build_recogniser
 from vitslite.model.discriminators import Discriminator, build_discriminator
 from vitslite.model.vits import VITS
 from vitslite.monitoring.tracking import Tracker
 from vitslite.objectives.objective import Objective
 from vitslite.text.frontend import Frontend
-from vitslite.training import checkpoint
 from vitslite.training.checkpoint import Checkpoints
 
 VALIDATION_BATCH = 16  # utterances; a constant, so that data.batch_size does not change the validation losses
@@ -100,21 +101,13 @@ def check(config: Config) -> None:
 
 def known_keys() -> list[str]:
     """Every key of the configuration, as one types it."""
-    return list(checkpoint.flatten(OmegaConf.to_container(OmegaConf.structured(Config))))
+    return list(identity.flatten(OmegaConf.to_container(OmegaConf.structured(Config))))
 
 
 def unknown_key(key: str) -> str:
     """A line about a key that does not exist, with the nearest that does."""
     near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.75)
     return f"unknown setting {key}{f', did you mean {near[0]}?' if near else ''} (python train.py --cfg job lists all)"
-
-
-def stored_config(run_dir: Path) -> dict[str, Any] | None:
-    """The settings that a run left in its directory, as plain dictionaries; None where there are none."""
-    path = run_dir / "config.yaml"
-    if not path.is_file():
-        return None
-    return OmegaConf.to_container(OmegaConf.load(path))
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -203,7 +196,33 @@ def checkpoints(config: Config, corpus: Corpus, device: torch.device) -> Checkpo
         "corpus": corpus.digest(),
         "environment": environment,
     }
-    return Checkpoints(Path(config.run_dir), header)
+    checkpoints = Checkpoints(Path(config.run_dir), header)
+    if checkpoints.found is not None:
+        changed = identity.check_resumable(checkpoints.found, header, checkpoints.last)
+        if changed and distributed.is_main():
+            print(f"note: going on in another environment, so not bit for bit: {'; '.join(changed)}", flush=True)
+    return checkpoints
+
+
+def is_trained(config: Config) -> bool:
+    """Whether the run of these settings has come to its end: then there is nothing to start."""
+    run_dir = Path(config.run_dir)
+    stored = runs.stored_config(run_dir)
+    changed = stored is None or identity.changed_settings(stored, to_dict(config))
+    return not changed and runs.finished_step(run_dir) >= config.trainer.steps
+
+
+def result(config: Config) -> float | None:
+    """The best `trainer.best_metric` of a run that has come to its end; None of another."""
+    run_dir, name = Path(config.run_dir), config.trainer.best_metric
+    if runs.finished_step(run_dir) < config.trainer.steps:
+        return None
+    metric, best = catalogue.find(name), math.nan
+    for row in runs.read_rows(run_dir):
+        value = row.get(name, math.nan)
+        if row["step"] > 0 and math.isfinite(value) and (math.isnan(best) or metric.is_better(value, than=best)):
+            best = value
+    return best
 
 
 @contextlib.contextmanager
@@ -225,7 +244,7 @@ def write_settings(config: Config, corpus: Corpus) -> None:
     """Leave the settings, and the list of what was skipped of the corpus, in the run's directory."""
     if distributed.is_main():
         run_dir = Path(config.run_dir)
-        write_text(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
+        runs.write_config(run_dir, to_dict(config))
         write_text(run_dir / "skipped.tsv", corpus.skipped.report())
 
 

@@ -19,6 +19,8 @@ from vitslite.config import naming, rules
 from vitslite.datasets.corpus import Corpus
 from vitslite.experiments import sweeps
 from vitslite.experiments.sweeps import Job, Sweep
+from vitslite.metrics import catalogue
+from vitslite.monitoring.observer import RunObserver
 from vitslite.runs import Row, read_rows
 from vitslite.training.trainer import Trainer
 
@@ -177,9 +179,9 @@ def millions(module: nn.Module) -> str:
     return f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M"
 
 
-def conclude(config: build.Config, trainer: Trainer) -> None:
+def conclude(config: build.Config, trainer: Trainer, observer: RunObserver) -> None:
     """Where everything is, or how to go on."""
-    tracker, run_dir, done = trainer.tracker, trainer.tracker.run_dir, trainer.completed_steps
+    tracker, run_dir, done = observer.tracker, observer.tracker.run_dir, trainer.completed_steps
     if trainer.interrupted:
         _exit_codes.append(EXIT_INTERRUPTED)
     if not distributed.is_main():
@@ -187,7 +189,7 @@ def conclude(config: build.Config, trainer: Trainer) -> None:
     if done < config.trainer.steps:
         print(f"stopped after step {done} of {config.trainer.steps}; the same command goes on from there")
     say_headline(tracker.rows())
-    words = trainer.observer.verdict(config.model)
+    words = observer.verdict(config.model)
     if words is not None:
         print(f"verdict:      {words}")
     samples = max((run_dir / "samples").glob("step_*"), default=None)
@@ -211,12 +213,9 @@ def say_trained(config: build.Config) -> None:
 
 def say_headline(rows: list[Row]) -> None:
     """The last validation: losses, alignment errors, word error rates."""
-    validated = [row for row in rows if any(map(_is_headline, row))]
+    validated = [row for row in rows if any(key.startswith("val/") for key in row)]
     if validated:
         last = {key: value for row in validated if row["step"] == validated[-1]["step"] for key, value in row.items()}
-        figures = (f"{key.removeprefix('val/')} {value:.3g}" for key, value in last.items() if _is_headline(key))
+        keys = catalogue.chosen("line", (key for key in last if key.startswith("val/")))
+        figures = (f"{key.removeprefix('val/')} {last[key]:.3g}" for key in keys)
         print(f"validation at step {last['step']}: {'  '.join(figures)}", flush=True)
-
-
-def _is_headline(key: str) -> bool:
-    return key.startswith(("val/loss/", "val/mas/error", "val/mas/within", "val/wer/"))

@@ -20,8 +20,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vitslite import randomness
-
 LOG_2PI = math.log(2 * math.pi)
 
 
@@ -113,20 +111,6 @@ class Latents(NamedTuple):
         z_p, log_det = self.flow(z * self.mask, self.mask)
         return self._replace(z=z * self.mask, z_p=z_p, log_det=log_det)
 
-    def without_log_det(self) -> "Latents":
-        """As if the flow kept volumes: wrong on purpose where it does not."""
-        flow = self.flow
-        forget = flow and (lambda z, mask: (flow(z, mask)[0], torch.zeros_like(z)))
-        return self._replace(log_det=torch.zeros_like(self.log_det), flow=forget)
-
-    def mirrored(self) -> "Latents":
-        """At mean - std * noise instead of mean + std * noise."""
-        return self.at(2 * self.q.mean - self.z)
-
-    def redrawn(self, k: int) -> "Latents":
-        """At the k-th further sample of q."""
-        return self.at(self.q.sample(randomness.normal(self.keys, f"posterior.{k}", *self.z.shape[1:])))
-
 
 @dataclass(frozen=True)
 class Batch:
@@ -171,6 +155,13 @@ class Outputs:
     audio_frames: Int[Tensor, " B"]  # valid frames in `audio` and `audio_hat`
     mel: Float[Tensor, "B M T"] | None = None  # what `mel_prior` speaks of
     mel_prior: Float[Tensor, "B M T"] | None = None  # mean log-mel of each frame's token, where there is a mel head
+
+
+class DiscriminatorOutput(NamedTuple):
+    """What one sub-discriminator returns for each utterance."""
+
+    score: Float[Tensor, " B *places"]  # 1 for a recording, 0 for a generated one, at each place it looks at
+    features: list[Tensor]  # [B, ...] each: the layers' outputs, the last of them the score, for feature matching
 
 
 def sequence_mask(lengths: Int[Tensor, " B"], max_length: int) -> Bool[Tensor, "B 1 N"]:

@@ -409,9 +409,9 @@ def test_what_looking_costs_is_clocked_apart(compose, tmp_path):
     effort = Effort(1, torch.device("cpu"))
     section = diagnostics.run(lambda o: build.parse(compose(*o), o), effort, tmp_path, 3, looked)
     seconds = {row["what"].split(":")[0]: row["cpu s"] for row in section.rows}
-    assert set(seconds) == {"3 training steps", "probe", "look_at", "log_step", "together"}
+    assert set(seconds) == {"3 training steps", "probe", "observe_step", "log_step", "together"}
     assert all(value > 0 for value in seconds.values())
-    assert seconds["together"] == pytest.approx(seconds["probe"] + seconds["look_at"] + seconds["log_step"])
+    assert seconds["together"] == pytest.approx(seconds["probe"] + seconds["observe_step"] + seconds["log_step"])
 
 
 def test_learning_is_clocked_until_targets_are_reached(compose, tmp_path, monkeypatch):

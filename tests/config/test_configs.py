@@ -9,7 +9,7 @@ from common import ROOT
 
 import train
 from vitslite import build
-from vitslite.config import naming
+from vitslite.config import identity, naming
 
 CONFIGS = ROOT / "configs"
 SHARED_OUT = sorted((CONFIGS / "wandb_sweep").glob("*.yaml"))  # for `wandb sweep`, no options of Hydra's
@@ -32,7 +32,7 @@ def test_every_key_in_a_file_belongs_to_the_schema(option):
     first_line = (CONFIGS / option).with_suffix(".yaml").read_text().splitlines()[0]
     package = "" if "@package _global_" in first_line else ".".join(option.parent.parts) + "."
     known = build.known_keys()
-    for key in build.checkpoint.flatten(content):
+    for key in identity.flatten(content):
         assert package + key in known, f"{option}: {package + key}"
 
 
@@ -81,7 +81,7 @@ def test_every_experiment_runs(compose, experiment, tmp_path):
     ]
     trainer = train.train(build.parse(compose(*overrides), overrides), overrides)
     assert trainer.completed_steps == 2
-    rows = trainer.tracker.rows()
+    rows = trainer.observer.tracker.rows()
     assert [row["step"] for row in rows if "loss/kl" in row] == [1, 2]
     measured = set().union(*rows)
     assert {"val/loss/mel", "val/wer/recording", "val/wer/spoken"} <= measured

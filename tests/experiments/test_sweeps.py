@@ -156,22 +156,22 @@ def test_a_sweep_on_two_ranks(grid, cache, tmp_path):
 def test_a_run_that_is_trained_is_not_started_again(compose, tmp_path):
     overrides = ["trainer.steps=2", "trainer.sample_every_steps=0"]
     config = build.parse(compose(*overrides), overrides)
-    assert not runs.is_trained(config) and runs.result(config) is None
+    assert not build.is_trained(config) and build.result(config) is None
     train.train(config, overrides)
-    assert runs.is_trained(config)
+    assert build.is_trained(config)
     rows = runs.read_rows(tmp_path / "run")
-    assert runs.result(config) == min(row["val/loss/mel"] for row in rows if row["step"] > 0 and "val/loss/mel" in row)
+    assert build.result(config) == min(row["val/loss/mel"] for row in rows if row["step"] > 0 and "val/loss/mel" in row)
     note = tmp_path / "run" / "checkpoints" / "finished"
     for lacking in (note, note.with_name("last.pt")):  # as after a kill while the last samples were made
         kept = lacking.read_bytes()
         lacking.unlink()
-        assert not runs.is_trained(config) and not runs.is_done(tmp_path / "run")
+        assert not build.is_trained(config) and not runs.is_done(tmp_path / "run")
         lacking.write_bytes(kept)
     longer = build.parse(compose("trainer.steps=3"), [])
-    assert not runs.is_trained(longer) and runs.result(longer) is None
-    assert runs.is_trained(build.parse(compose("trainer.steps=2", "trainer.log_every_steps=5"), []))
+    assert not build.is_trained(longer) and build.result(longer) is None
+    assert build.is_trained(build.parse(compose("trainer.steps=2", "trainer.log_every_steps=5"), []))
     other = build.parse(compose("trainer.steps=2", "objective.kl=monte_carlo"), [])
-    assert not runs.is_trained(other)  # but refused, since it is another run in the same place:
+    assert not build.is_trained(other)  # but refused, since it is another run in the same place:
     with pytest.raises(ValueError, match="was trained with other settings"):
         train.train(other, [])
 

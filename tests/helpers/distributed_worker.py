@@ -12,6 +12,7 @@ def main(out: Path, run_dir: Path, cache: Path, fault: str, overrides: list[str]
     from common import ROOT
 
     from vitslite import build, distributed
+    from vitslite.monitoring.observer import RunObserver
     from vitslite.objectives.objective import Objective
     from vitslite.training.trainer import Trainer
 
@@ -34,27 +35,18 @@ def main(out: Path, run_dir: Path, cache: Path, fault: str, overrides: list[str]
         with torch.no_grad():  # away from the zeros that the couplings start with, where gradients vanish
             for parameter in model.parameters():
                 parameter.add_(0.05 * torch.randn_like(parameter))
-        trainer = Trainer(
-            config.trainer,
-            model,
-            build.discriminator(config),
-            objective,
-            data,
-            None,
-            build.tracker(config, Path(config.run_dir), overrides),
-            build.checkpoints(config, corpus, device),
-            device,
-        )
+        observer = RunObserver(data, objective, None, build.tracker(config, Path(config.run_dir), overrides), device)
+        checkpoints = build.checkpoints(config, corpus, device)
+        discriminator = build.discriminator(config)
+        trainer = Trainer(config.trainer, model, discriminator, objective, data, observer, checkpoints, device)
         trainer.resume()
         steps = []
         first = update_discriminator(trainer, next(data.loader.batches(0)), fault)
         batches = data.loader.batches(0)
         for _ in range(2):
-            metrics = trainer.step(next(batches))
-            terms = {name: float(value) for name, value in metrics.items() if name != "grad_norm"}
+            terms = {name: float(value) for name, value in trainer.step(next(batches)).terms.items()}
             gradients = {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
             steps.append({"terms": terms, "gradients": gradients, "discriminator": first})
-            trainer.completed_steps += 1
         if distributed.is_main():
             torch.save(steps, out)
 

@@ -14,7 +14,8 @@ import pytest
 from common import ROOT, read_back
 
 from vitslite import audio
-from vitslite.monitoring.tracking import Tracker, TrackingSettings, add_summary, best_values
+from vitslite.metrics.catalogue import best_values
+from vitslite.monitoring.tracking import Tracker, TrackingSettings, add_summary
 
 CONFIG = {"objective": {"kl": "half_analytic"}, "seed": 0}
 

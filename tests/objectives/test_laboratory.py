@@ -226,7 +226,7 @@ def test_t21_the_variance_of_the_readouts_after_training(compose, tmp_path):
     found, theory = {"half_analytic": [], "monte_carlo": []}, {"half_analytic": [], "monte_carlo": []}
     for batch in trainer.data.validation:
         x = model(trainer.data.features(batch)).latents
-        drawn = [x.redrawn(k) for k in range(1, 65)]
+        drawn = [kl.redrawn(x, k) for k in range(1, 65)]
         for name, variances in found.items():
             values = torch.stack([kl.ESTIMATORS[name](sample).double() for sample in drawn])
             variances.append(valid(values.var(0), x.mask))

@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from vitslite.audio import AudioSettings
-from vitslite.model.discriminators import Judgement
 from vitslite.objectives import adversarial
 from vitslite.objectives.objective import Counts, LossWeights, Objective, ObjectiveSettings
 from vitslite.objectives.regularisers import RegulariserSettings
-from vitslite.tensors import Batch, Gaussian, Latents, Outputs, sequence_mask
+from vitslite.tensors import Batch, DiscriminatorOutput, Gaussian, Latents, Outputs, sequence_mask
 
 AUDIO = AudioSettings(sample_rate=16000, n_fft=64, hop_length=16, win_length=64, n_mels=8)
 
@@ -224,8 +223,8 @@ def test_weights_and_terms():
     weights = LossWeights(kl=0.5, mel=2.0, duration=3.0, adversarial=5.0, feature_matching=7.0)
     o = objective(weights=weights)
     batch, outputs = make([9, 14], [4, 6])
-    real = [Judgement(torch.rand(2, 5), [torch.rand(2, 3, 5)])]
-    fake = [Judgement(torch.rand(2, 5), [torch.rand(2, 3, 5)])]
+    real = [DiscriminatorOutput(torch.rand(2, 5), [torch.rand(2, 3, 5)])]
+    fake = [DiscriminatorOutput(torch.rand(2, 5), [torch.rand(2, 3, 5)])]
     terms, total = o(outputs, o.counts(batch), real, fake)
     assert set(terms) == {"kl", "mel", "duration", "adversarial", "feature_matching", "prior_mel"}
     expected = sum(getattr(weights, name) * value for name, value in terms.items())
@@ -237,7 +236,7 @@ def test_weights_and_terms():
 
 def test_discriminator_loss_is_least_squares():
     recordings, reconstructions = [[0.5, 1.5], [1.0, 1.0]], [[0.0, 1.0], [0.5, 0.0]]
-    both = Judgement(torch.tensor(recordings + reconstructions), [])
+    both = DiscriminatorOutput(torch.tensor(recordings + reconstructions), [])
     assert adversarial.discriminator_loss([both, both]).tolist() == pytest.approx([2 * (0.25 + 0.5), 2 * (0 + 0.125)])
 
 

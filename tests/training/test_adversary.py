@@ -65,7 +65,7 @@ def test_one_pass_is_two(kind, fault):
 
 def test_the_models_turn_leaves_the_discriminator_alone():
     adversary, outputs, batch = make()
-    real, fake = adversary.judge(outputs, batch)
+    real, fake = adversary.score(outputs, batch)
     (adversarial.generator_loss(fake) + adversarial.feature_matching(real, fake)).sum().backward()
     assert gradients(adversary.discriminator) == {}
     assert outputs.audio_hat.grad.abs().max() > 0
@@ -73,11 +73,11 @@ def test_the_models_turn_leaves_the_discriminator_alone():
     assert not any(h.requires_grad for judgement in real for h in judgement.features)
 
 
-def test_a_spoiled_update_changes_nothing():
+def test_an_update_after_a_gradient_that_is_not_finite_changes_nothing():
     adversary, outputs, batch = make()
     weights = {name: value.clone() for name, value in adversary.discriminator.state_dict().items()}
     (adversary.loss(outputs, batch, torch.tensor(3.0)) * float("nan")).backward()
-    assert not torch.isfinite(adversary.gather())
-    adversary.update(1.0, torch.tensor(1.0))
+    assert not torch.isfinite(adversary.reduce_gradients())
+    adversary.step(1.0, torch.tensor(1.0))
     assert all(torch.equal(value, weights[name]) for name, value in adversary.discriminator.state_dict().items())
     assert gradients(adversary.discriminator) == {}

@@ -18,7 +18,7 @@ def train(norms, look_every=None):
         weight.grad = torch.tensor(norm)
         terms = {"kl": torch.tensor(norm), "mel": torch.tensor(1.0)}
         guard.watch(step, weight.grad, terms, [f"utterance-{step}", "b", "c", "d", "e"])
-        update(optimizer, 0.1, guard.spoiled)
+        update(optimizer, 0.1, guard.found_inf)
         history.append(weight.item())
         if look_every and step % look_every == 0:
             guard.check()

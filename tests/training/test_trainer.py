@@ -12,7 +12,7 @@ from omegaconf import open_dict
 
 import train
 from vitslite import build
-from vitslite.training import checkpoint, ema, optimization
+from vitslite.training import checkpoint, optimization
 from vitslite.training.trainer import Trainer
 
 DISCRIMINATOR = [
@@ -66,7 +66,7 @@ def test_a_forgotten_part_of_the_state_is_noticed(compose, tmp_path, monkeypatch
     for forgotten in ("model", "ema", "optimizer", "discriminator", "optimizer_d", "step", "best"):
 
         def forgetful(self, forgotten=forgotten):
-            self.checkpoints._found[forgotten] = copy.deepcopy(state_of(self)[forgotten])
+            self.checkpoints.found[forgotten] = copy.deepcopy(state_of(self)[forgotten])
             resume(self)
 
         shutil.copytree(tmp_path / "half", tmp_path / forgotten)
@@ -237,7 +237,7 @@ def test_a_run_of_other_settings_is_not_continued(compose, tmp_path):
 
 def test_ema_is_the_weighted_mean_of_the_past():
     model = torch.nn.Linear(1, 1)
-    average = ema.EMA(model, 0.5)
+    average = optimization.EMA(model, 0.5)
     expected = model.weight.detach().clone()
     for n in range(1, 6):
         with torch.no_grad():

@@ -149,7 +149,6 @@ def waiting(trainer: Trainer, name: str, n_items: int) -> Section:
         parts = next(batches)
         waits.append(time.perf_counter() - begin)
         trainer.step(parts)
-        trainer.completed_steps += 1
         if trainer.device.type == "cuda":
             torch.cuda.synchronize()
         totals.append(time.perf_counter() - begin)

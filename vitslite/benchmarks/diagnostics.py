@@ -11,7 +11,7 @@ from vitslite.benchmarks.result import Section
 from vitslite.benchmarks.step import Compose, build_trainer
 
 PARTS = {
-    "look_at": "cheap ones, every log_every_steps",
+    "observe_step": "cheap ones, every log_every_steps",
     "log_step": "norms of the gradients, metrics.jsonl",
     "probe": "gradient of each loss to each module, variances; every diagnose_every_steps",
 }
@@ -28,7 +28,7 @@ def run(compose: Compose, effort: Effort, folder: Path, n_steps: int, overrides:
         setattr(trainer.observer, name, clocked(getattr(trainer.observer, name), name, spent))
     trainer.step = clocked(trainer.step, "step", spent)
     trainer.fit()
-    training = spent.pop("step") - spent["look_at"]  # which is called within the step
+    training = spent.pop("step") - spent["observe_step"]  # which is called within the step
     rows = [{"what": f"{n_steps} training steps", "cpu s": training, "% of training": 100.0}]
     for name, seconds in {**spent, "together": sum(spent.values())}.items():
         what = f"{name}: {PARTS[name]}" if name in PARTS else name

@@ -58,12 +58,10 @@ def learn(trainer: Trainer, budget: int, clock: Callable[[], float]) -> Row:
         started = clock()
         trainer.step(next(batches))
         spent += clock() - started
-        trainer.completed_steps += 1
         if spent < (looks + 1) * budget / N_LOOKS:
             continue
         looks += 1
-        trainer.validate()
-        found = trainer.tracker.rows()[-1]
+        found = trainer.validate()
         reached = {key: reached[key] or (spent if found[key] <= TARGETS[key] else None) for key in TARGETS}
     batches.close()
     row: Row = {"steps": trainer.completed_steps, "s": spent}

@@ -27,10 +27,11 @@ from vitslite.benchmarks.result import Row, Section, ratio, times
 from vitslite.benchmarks.timing import Call, once
 from vitslite.config.settings import Config
 from vitslite.datasets.corpus import Corpus
-from vitslite.model.discriminators import Judgement
+from vitslite.monitoring.observer import RunObserver
 from vitslite.objectives import adversarial
-from vitslite.tensors import Batch, Outputs
+from vitslite.tensors import Batch, DiscriminatorOutput, Outputs
 from vitslite.training.adversary import Adversary
+from vitslite.training.observation import StepResult
 from vitslite.training.optimization import OptimizerSettings
 from vitslite.training.settings import TrainerSettings
 from vitslite.training.trainer import Trainer
@@ -55,10 +56,10 @@ class PublishedAdversary(Adversary):
         self.optimizer.zero_grad(set_to_none=True)  # what the model's step has left
         real, fake = self._excerpts(outputs, batch)
         pairs = zip(self.discriminator(real), self.discriminator(fake.detach()), strict=True)
-        both = [Judgement(torch.cat([r.score, f.score]), []) for r, f in pairs]
+        both = [DiscriminatorOutput(torch.cat([r.score, f.score]), []) for r, f in pairs]
         return adversarial.discriminator_loss(both).sum() / n_utterances
 
-    def judge(self, outputs: Outputs, batch: Batch) -> tuple[list[Judgement], list[Judgement]]:
+    def score(self, outputs: Outputs, batch: Batch) -> tuple[list[DiscriminatorOutput], list[DiscriminatorOutput]]:
         real, fake = self._excerpts(outputs, batch)
         return self.discriminator(real), self.discriminator(fake)
 
@@ -137,31 +138,19 @@ def run(
 def build_trainer(
     config: Config, corpus: Corpus, device: torch.device, run_dir: Path, kind: type[Trainer] = Trainer
 ) -> Trainer:
-    """As train.py makes it, with nobody listening."""
+    """As train.py makes it, without a recogniser."""
     config.run_dir = str(run_dir)
-    return kind(
-        config.trainer,
-        build.model(config, corpus.frontend.n_symbols),
-        build.discriminator(config),
-        build.objective(config),
-        build.data(config, corpus),
-        None,
-        build.tracker(config, run_dir, []),
-        build.checkpoints(config, corpus, device),
-        device,
-    )
+    objective, data = build.objective(config), build.data(config, corpus)
+    observer = RunObserver(data, objective, None, build.tracker(config, run_dir, []), device)
+    model = build.model(config, corpus.frontend.n_symbols)
+    checkpoints = build.checkpoints(config, corpus, device)
+    return kind(config.trainer, model, build.discriminator(config), objective, data, observer, checkpoints, device)
 
 
-def step_of(trainer: Trainer) -> Callable[[], dict[str, Tensor]]:
+def step_of(trainer: Trainer) -> Callable[[], StepResult]:
     """A function that takes the next training step, always on the first batch, which is on the device already."""
     batch = Batch(**trainer.data.loader.make(0)).to(trainer.device)
-
-    def step() -> dict[str, Tensor]:
-        metrics = trainer.step([replace(batch, step=trainer.completed_steps)])
-        trainer.completed_steps += 1
-        return metrics
-
-    return step
+    return lambda: trainer.step([replace(batch, step=trainer.completed_steps)])
 
 
 class ForeachAdamW(torch.optim.AdamW):

@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 
-from vitslite.training import checkpoint
+from vitslite.config.identity import is_free
 
 _SHOWING = {"-c", "--cfg", "-i", "--info", "-h", "--help", "--hydra-help", "--version", "-sc", "--shell-completion"}
 
@@ -39,10 +39,10 @@ def place(cfg: Mapping[str, Any], overrides: list[str]) -> tuple[str, str]:
 def run_name(overrides: list[str]) -> str:
     """A name for the run from what was typed: the same command finds its run again, another gets another.
 
-    Settings that may change within a run (checkpoint.FREE_SETTINGS) and its own name do not count.
+    Settings that may change within a run (identity.FREE_SETTINGS) and its own name do not count.
     """
     parts = [o.lstrip("+~") for o in overrides]
-    parts = [p for p in parts if not checkpoint.is_free(p.split("=")[0]) and not p.startswith("hydra")]
+    parts = [p for p in parts if not is_free(p.split("=")[0]) and not p.startswith("hydra")]
     experiment = next((p.removeprefix("experiment=") for p in parts if p.startswith("experiment=")), "demo")
     others = sorted(p for p in parts if not p.startswith("experiment="))
     slug = re.sub(r"[^A-Za-z0-9._=,-]+", "_", "-".join([experiment, *others]))

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
-
-from vitslite import build
+from vitslite import runs
+from vitslite.config import identity
 from vitslite.experiments import wandb_runs
-from vitslite.monitoring.tracking import best_values
+from vitslite.metrics.catalogue import best_values
 from vitslite.runs import Row, last_values, read_rows
-from vitslite.training import checkpoint
 
 NAMES = ("seed", "name", "run_dir", "variant", "tracking")  # these tell runs apart, not variants
 # Free to change within a run, and yet other figures come of it.
@@ -112,7 +110,7 @@ def read(sources: list[str]) -> Found:
     for folder in folders:
         try:
             found.runs.append(_read_run(folder))
-        except (ValueError, OSError, yaml.YAMLError) as error:
+        except (ValueError, OSError) as error:
             found.remarks.append(f"{folder.name}: left out: {' '.join(str(error).split())}")
     for run in [run for run in found.runs if not run.rows]:
         found.runs.remove(run)
@@ -179,12 +177,7 @@ def _place(sweep: Path, folder: Path) -> Path | None:
 
 
 def _read_run(folder: Path) -> RunLog:
-    stored = build.stored_config(folder)
-    if not stored or not isinstance(stored, dict):  # a list, say
-        raise ValueError(f"{folder / 'config.yaml'}: no settings in it")
-    rows = read_rows(folder)
-    if not all(isinstance(row, dict) and isinstance(row.get("step"), int) for row in rows):
-        raise ValueError(f"{folder / 'metrics.jsonl'}: damaged (a row without a step)")
+    stored, rows = runs.stored_config(folder) or {}, read_rows(folder)
     log = folder / "metrics.jsonl"
     modified = log.stat().st_mtime if log.exists() else 0.0
     return RunLog(folder.name, _flat(stored), rows, modified, folder=folder)
@@ -196,7 +189,7 @@ def _of_wandb(run: wandb_runs.RemoteRun) -> RunLog:
 
 def _flat(config: dict[str, Any]) -> dict[str, Any]:
     """Dotted keys; whole numbers are ints, as W&B gives them back."""
-    return {key: _plain(value) for key, value in checkpoint.flatten(config).items()}
+    return {key: _plain(value) for key, value in identity.flatten(config).items()}
 
 
 def _plain(value: Any) -> Any:
@@ -206,4 +199,4 @@ def _plain(value: Any) -> Any:
 
 
 def _is_free(key: str) -> bool:
-    return key.split(".")[0] in NAMES or checkpoint.is_free(key)
+    return key.split(".")[0] in NAMES or identity.is_free(key)

@@ -58,7 +58,7 @@ def sampling_variance(x: Latents) -> dict[str, float]:
     estimators = {"half_analytic": kl.half_analytic, "monte_carlo": kl.monte_carlo}
     values = {name: [] for name in estimators}
     for k in range(1, N_SAMPLES + 1):
-        drawn = in_float64(x.redrawn(k))
+        drawn = in_float64(kl.redrawn(x, k))
         for name, estimator in estimators.items():
             values[name].append(estimator(drawn))
     pushed = in_float64(x.at(x.q.mean)).z_p

@@ -10,13 +10,14 @@ spectrogram. `kind` says which of them sit on the bench:
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
+
+from vitslite.tensors import DiscriminatorOutput
 
 KINDS = ("none", "mpd", "mrd", "mpd_mrd", "vits")
 _SLOPE = 0.1  # of the leaky ReLUs
@@ -36,13 +37,6 @@ class DiscriminatorSettings:
     start_step: int = 0  # training steps before the discriminators join
 
 
-class Judgement(NamedTuple):
-    """What one judge says of each utterance."""
-
-    score: Float[Tensor, " B *places"]  # 1 for a recording, 0 for a forgery, at each place it looked at
-    features: list[Tensor]  # [B, ...] each: the layers' outputs, the last of them the score, for feature matching
-
-
 def build_discriminator(settings: DiscriminatorSettings) -> "Discriminator | None":
     """None for kind "none". Raises ValueError for an unknown kind and for sizes that cannot work."""
     s = settings
@@ -52,7 +46,7 @@ def build_discriminator(settings: DiscriminatorSettings) -> "Discriminator | Non
 
 
 class Discriminator(nn.Module):
-    """All judges of a kind. forward(audio [B 1 S], any S) -> one Judgement each."""
+    """All judges of a kind. forward(audio [B 1 S], any S) -> one DiscriminatorOutput each."""
 
     def __init__(self, settings: DiscriminatorSettings):
         super().__init__()
@@ -70,7 +64,7 @@ class Discriminator(nn.Module):
                 if isinstance(module, nn.Conv1d | nn.Conv2d):
                     parametrizations.weight_norm(module)
 
-    def forward(self, audio: Float[Tensor, "B 1 S"]) -> list[Judgement]:
+    def forward(self, audio: Float[Tensor, "B 1 S"]) -> list[DiscriminatorOutput]:
         return [judge(audio) for judge in self.judges]
 
 
@@ -91,7 +85,7 @@ class PeriodDiscriminator(nn.Module):
         )
         self.conv_post = nn.Conv2d(channels[-1], 1, (1, 3), padding=(0, 1))
 
-    def forward(self, audio: Float[Tensor, "B 1 S"]) -> Judgement:
+    def forward(self, audio: Float[Tensor, "B 1 S"]) -> DiscriminatorOutput:
         missing = -audio.shape[2] % self.period
         columns = F.pad(audio, (0, missing), "reflect").unflatten(2, (-1, self.period))
         return _judge(self.convs, self.conv_post, columns.transpose(2, 3).contiguous())
@@ -120,7 +114,7 @@ class ScaleDiscriminator(nn.Module):
         )
         self.conv_post = nn.Conv1d(1024, 1, 3, padding=1)
 
-    def forward(self, audio: Float[Tensor, "B 1 S"]) -> Judgement:
+    def forward(self, audio: Float[Tensor, "B 1 S"]) -> DiscriminatorOutput:
         return _judge(self.convs, self.conv_post, audio)
 
 
@@ -144,7 +138,7 @@ class ResolutionDiscriminator(nn.Module):
         self.conv_post = nn.Conv2d(channels, 1, (3, 3), padding=1)
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
-    def forward(self, audio: Float[Tensor, "B 1 S"]) -> Judgement:
+    def forward(self, audio: Float[Tensor, "B 1 S"]) -> DiscriminatorOutput:
         return _judge(self.convs, self.conv_post, self.magnitude(audio)[:, None])
 
     def magnitude(self, audio: Float[Tensor, "B 1 S"]) -> Float[Tensor, "B T F"]:
@@ -162,13 +156,13 @@ class ResolutionDiscriminator(nn.Module):
             return torch.sqrt(spectrum.real.square() + spectrum.imag.square() + 1e-9).transpose(1, 2)
 
 
-def _judge(convs: nn.ModuleList, conv_post: nn.Module, x: Tensor) -> Judgement:
+def _judge(convs: nn.ModuleList, conv_post: nn.Module, x: Tensor) -> DiscriminatorOutput:
     features = []
     for conv in convs:
         x = F.leaky_relu(conv(x), _SLOPE)
         features.append(x)
     score = conv_post(x)
-    return Judgement(score.flatten(1), [*features, score])
+    return DiscriminatorOutput(score.flatten(1), [*features, score])
 
 
 def _check(s: DiscriminatorSettings) -> None:

@@ -1,18 +1,20 @@
-"""Everything one sees of a run: what each step looked like, probes, validation, samples. On the main rank alone.
+"""Observer of a run: logs each step, probes, validation, samples.
 
 It reads and never changes what is trained: with all of it off the weights are the same, bit for bit. Keys, in
-metrics.jsonl as in W&B (those of the averaged weights on validation data begin with val/):
+metrics.jsonl as in W&B (val/...: of the averaged weights on validation data; metrics/catalogue.py has every one):
 
     loss/*    unweighted terms, the total, the weight of the KL        mas/*   the alignment
     kl/*      the KL by every estimator, its parts, its noise          grad/*  norms by module, and by loss and module
-    latent/*  posterior and prior, how many channels say anything      time/*  speed
+    latent/*  posterior and prior, active units                        time/*  speed
 """
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from vitslite import distributed
 from vitslite.datasets.loader import Data
+from vitslite.metrics import catalogue
 from vitslite.metrics.alignment import path_statistics
 from vitslite.metrics.gradients import gradient_norms
 from vitslite.metrics.latents import latent_statistics, latent_sums
@@ -21,16 +23,15 @@ from vitslite.metrics.recognition import Recogniser
 from vitslite.metrics.verdict import verdict
 from vitslite.model.vits import ModelSettings
 from vitslite.monitoring import figures, samples_page
-from vitslite.monitoring.tracking import Tracker, best_values
-from vitslite.monitoring.validation import Validator
+from vitslite.monitoring.tracking import Tracker
+from vitslite.monitoring.validation import SAMPLED_METRICS, Validator
 from vitslite.objectives.objective import Objective
 from vitslite.tensors import Batch, Outputs
+from vitslite.training.observation import StepResult, Throughput
 
-CURVES = ["loss/kl", "loss/mel", "loss/duration", "mas/error_ms", "wer/spoken", "grad/norm"]
 
-
-class Observer:
-    """Writes to the tracker. `model` is always handed in: the weights as trained, or their average."""
+class RunObserver:
+    """Writes to the tracker: the `training.observation.Observer` of train.py."""
 
     def __init__(
         self, data: Data, objective: Objective, recogniser: Recogniser | None, tracker: Tracker, device: torch.device
@@ -40,10 +41,14 @@ class Observer:
         self.tracker = tracker
         self.device = device
         self.validator = Validator(data, objective, recogniser, device, tracker.run_dir)
+        self.sampled_metrics = list(SAMPLED_METRICS) if recogniser else []
         self.seen: dict[str, float] = {}  # of the step that is about to be logged
-        self.probed: Tensor | None = None  # durations at the last probe, to tell how many have changed
+        self.probed: Int[Tensor, "B L"] | None = None  # durations at the last probe, to tell how many have changed
 
-    def look_at(self, batch: Batch, outputs: Outputs) -> None:
+    def rewind(self, step: int) -> None:
+        self.tracker.rewind(step)
+
+    def observe_step(self, batch: Batch, outputs: Outputs) -> None:
         """Keep the cheap diagnostics of a step, of this rank's last micro-batch, for `log_step`."""
         if not distributed.is_main():
             return
@@ -51,37 +56,26 @@ class Observer:
             self.seen = latent_statistics(latent_sums(outputs), self.data.audio.frames_per_second)
         self.seen |= path_statistics(outputs.durations, batch.token_lengths, batch.frame_lengths)
 
-    def log_step(
-        self,
-        step: int,
-        model: nn.Module,
-        metrics: dict[str, Tensor],
-        max_norm: float,
-        learning_rate: float,
-        n_steps: int,
-        n_frames: float,
-        seconds: float,
-    ) -> None:
-        """The terms of a step over the global batch, what it looked like, norms after clipping; the speed of the
-        `n_steps` since the last one that was logged, of `n_frames` in all.
-        """
-        row = {f"loss/{name}": float(value) for name, value in metrics.items() if name != "grad_norm"}
-        weights = self.objective.weights_at(step - 1)
-        norm = float(metrics["grad_norm"])
+    def log_step(self, model: nn.Module, result: StepResult, throughput: Throughput) -> None:
+        """The terms of a step over the global batch, its cheap diagnostics, gradient norms after clipping, speed."""
+        weights, norm = self.objective.weights_at(result.step - 1), float(result.grad_norm)
+        clipped = max(1.0, norm / result.max_grad_norm) if result.max_grad_norm > 0 else 1.0
+        row = {f"loss/{name}": float(value) for name, value in result.terms.items()}
+        audio_seconds = float(throughput.frames) / self.data.audio.frames_per_second
         row |= {
             "loss/total": sum(weight * row.get(f"loss/{name}", 0.0) for name, weight in weights.items()),
             "loss/kl_weight": weights["kl"],
             **self.seen,
             "grad/norm": norm,
-            **gradient_norms(model, max(1.0, norm / max_norm) if max_norm > 0 else 1.0),
-            "learning_rate": learning_rate,
-            "time/steps_per_second": n_steps / seconds,
-            "time/audio_seconds_per_second": n_frames / self.data.audio.frames_per_second / seconds,
+            **gradient_norms(model, clipped),
+            "learning_rate": result.learning_rate,
+            "time/steps_per_second": throughput.n_steps / throughput.seconds,
+            "time/audio_seconds_per_second": audio_seconds / throughput.seconds,
         }
-        self.tracker.log(step, row)
+        self.tracker.log(result.step, row)
 
     def probe(self, step: int, model: nn.Module) -> None:
-        """Log the dear diagnostics, of the weights as they are trained, on a few fixed validation utterances."""
+        """Log the expensive diagnostics, of the weights as they are trained, on a few fixed validation utterances."""
         if not distributed.is_main():
             return
         batch = self.data.features(self.data.samples.to(self.device))
@@ -96,26 +90,30 @@ class Observer:
         self.tracker.log(step, metrics)
         return metrics
 
-    def sample(self, step: int, model: nn.Module) -> None:
-        """Leave wavs, alignments, spectrograms, error rates and curves in the run directory and in W&B."""
+    def sample(self, step: int, model: nn.Module) -> dict[str, float]:
+        """Leave wavs, alignments, spectrograms and curves in the run directory and in W&B; log and give error rates."""
         run_dir = self.tracker.run_dir
         files = self.validator.samples(model, step)
         rates = self.validator.intelligibility(model)
         if rates:
             self.tracker.log(step, rates)
         rows = self.tracker.rows()
-        files["curves"] = figures.curves(run_dir / "curves.png", rows, CURVES, run_dir.name)
+        shown = catalogue.chosen("curves", (key.removeprefix("val/") for row in rows for key in row))
+        files["curves"] = figures.curves(run_dir / "curves.png", rows, shown, run_dir.name)
         probes = [row for row in rows if any(key.startswith("grad/kl/") for key in row)]
         if probes:
             files["gradients"] = figures.gradient_matrix(run_dir / "gradients.png", probes[-1])
         self.tracker.media(step, files)
         samples_page.samples_page(run_dir, run_dir.name)
+        return rates
 
-    def conclude(self, step: int, settings: ModelSettings) -> None:
+    def conclude(self, step: int, model: nn.Module) -> None:
         """What W&B shows of the run as a whole: beside the last value of each key the best ones, and the verdict."""
         self.tracker.table(step, "samples", samples_page.samples_table(self.tracker.run_dir))
-        best = {f"best/{key.removeprefix('val/')}": value for key, value in best_values(self.tracker.rows()).items()}
-        self.tracker.summary({**best, "final/step": step, "verdict/kl": self.verdict(settings) or "not validated"})
+        values = catalogue.best_values(self.tracker.rows())
+        best = {f"best/{key.removeprefix('val/')}": value for key, value in values.items()}
+        verdict = self.verdict(model.settings) or "not validated"
+        self.tracker.summary({**best, "final/step": step, "verdict/kl": verdict})
 
     def verdict(self, settings: ModelSettings) -> str | None:
         """The last validation's KL in words: positive, noise, bias of the search, collapse or a bug."""

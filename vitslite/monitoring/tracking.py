@@ -5,8 +5,6 @@ online, otherwise it writes an offline run into the run directory and says how t
 """
 
 import contextlib
-import json
-import math
 import os
 import secrets
 from collections.abc import Iterator
@@ -18,10 +16,9 @@ from typing import Any
 import wandb
 from wandb.errors import Error as WandbError
 
-from vitslite.files import write_text
+from vitslite import runs
 
 _MEDIA = {".png": wandb.Image, ".wav": wandb.Audio}
-_BETTER = {"val/loss/": -1, "val/mas/error": -1, "val/mas/within": 1, "val/wer/": -1, "val/cer/": -1}  # -1: lower
 MODES = ("auto", "online", "offline", "disabled")
 
 
@@ -55,7 +52,7 @@ class Tracker:
     ):
         self.enabled = enabled
         self.run_dir = run_dir
-        self.metrics_path = run_dir / "metrics.jsonl"
+        self.metrics_path = run_dir / runs.METRICS
         self._run = None
         if enabled:
             run_dir.mkdir(parents=True, exist_ok=True)
@@ -65,17 +62,13 @@ class Tracker:
 
     def rewind(self, step: int) -> None:
         """Forget rows after `step`: a resumed run writes them again."""
-        if not self.enabled or not self.metrics_path.exists():
-            return
-        lines = self.metrics_path.read_text().splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        write_text(self.metrics_path, "".join(kept))
+        if self.enabled:
+            runs.rewind(self.run_dir, step)
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         if not self.enabled:
             return
-        with open(self.metrics_path, "a") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
+        runs.append_row(self.run_dir, {"step": step, **metrics})
         if self._run is not None:
             self._run.log({"step": step, **metrics})
 
@@ -98,11 +91,9 @@ class Tracker:
         if self._run is not None:
             self._run.summary.update(values)
 
-    def rows(self) -> list[dict[str, int | float]]:
+    def rows(self) -> list[runs.Row]:
         """Everything logged so far."""
-        if not self.metrics_path.exists():
-            return []
-        return [json.loads(line) for line in self.metrics_path.read_text().splitlines()]
+        return runs.read_rows(self.run_dir)
 
     def __enter__(self) -> "Tracker":
         return self
@@ -114,21 +105,6 @@ class Tracker:
         if self._run is not None:
             self._run.finish(exit_code=int(error is not None))
             self._run = None
-
-
-def best_values(rows: list[dict[str, int | float]]) -> dict[str, int | float]:
-    """The best of each validated figure: the lowest loss or error, the largest share within a limit.
-
-    Other figures (parts of the KL, active units) have no better or worse. The one before the first step is left out.
-    """
-    best: dict[str, int | float] = {}
-    for row in rows:
-        for key, value in row.items():
-            sign = next((sign for prefix, sign in _BETTER.items() if key.startswith(prefix)), 0)
-            counts = sign and row["step"] > 0 and math.isfinite(value)
-            if counts and (key not in best or sign * value > sign * best[key]):
-                best[key] = value
-    return best
 
 
 def add_summary(settings: TrackingSettings, run_dir: Path, values: dict[str, int | float]) -> None:

@@ -27,6 +27,9 @@ from vitslite.monitoring import figures
 from vitslite.objectives.objective import Counts, Objective
 from vitslite.tensors import Batch
 
+KINDS = ("recording", "copy", "spoken")  # as recorded, decoded from the posterior, spoken from the text
+SAMPLED_METRICS = tuple(f"val/{rate}/{kind}" for rate in ("wer", "cer") for kind in KINDS)
+
 
 @dataclass
 class ValidationSettings:

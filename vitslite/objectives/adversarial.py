@@ -1,7 +1,7 @@
 """Least-squares adversarial losses and feature matching (VITS, section 2.3; Mao et al. 2017; Larsen et al. 2016).
 
-A discriminator returns a list of `Judgement`s, one per sub-discriminator. Each loss is a sum over those of a mean over
-their outputs, given per utterance, [B], so that it can be averaged over a batch spread over ranks and micro-batches.
+A discriminator returns a list of `DiscriminatorOutput`s, one per sub-discriminator. Each loss is a sum over those of a
+mean over their scores, given per utterance, [B], so that it can be averaged over ranks and micro-batches.
 """
 
 import torch
@@ -9,22 +9,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitslite import randomness
-from vitslite.model.discriminators import Judgement
-from vitslite.tensors import Batch, Outputs, slice_segments
+from vitslite.tensors import Batch, DiscriminatorOutput, Outputs, slice_segments
 
 
-def discriminator_loss(both: list[Judgement]) -> Float[Tensor, " B"]:
+def discriminator_loss(both: list[DiscriminatorOutput]) -> Float[Tensor, " B"]:
     """sum_k mean (1 - D_k(y))^2 + mean D_k(y_hat)^2. Judged together: B recordings y, then B reconstructions y_hat."""
     scores = [judgement.score.float().chunk(2) for judgement in both]
     return _sum([_mean((1 - real) ** 2) + _mean(fake**2) for real, fake in scores])
 
 
-def generator_loss(fake: list[Judgement]) -> Float[Tensor, " B"]:
+def generator_loss(fake: list[DiscriminatorOutput]) -> Float[Tensor, " B"]:
     """sum_k mean (1 - D_k(y_hat))^2."""
     return _sum([_mean((1 - f.score.float()) ** 2) for f in fake])
 
 
-def feature_matching(real: list[Judgement], fake: list[Judgement]) -> Float[Tensor, " B"]:
+def feature_matching(real: list[DiscriminatorOutput], fake: list[DiscriminatorOutput]) -> Float[Tensor, " B"]:
     """2 sum_k sum_l mean |h_kl(y) - h_kl(y_hat)| over the layers l; no gradient to the real side."""
     return 2 * _sum(
         [

@@ -27,9 +27,30 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vitslite import randomness
 from vitslite.tensors import Gaussian, Latents, Prior
 
 Estimator = Callable[[Latents], Tensor]
+
+
+# --------------------------------------------------------------------------------------- the same latents elsewhere
+
+
+def without_log_det(x: Latents) -> Latents:
+    """As if the flow preserved volume: wrong on purpose where it does not."""
+    flow = x.flow
+    forget = flow and (lambda z, mask: (flow(z, mask)[0], torch.zeros_like(z)))
+    return x._replace(log_det=torch.zeros_like(x.log_det), flow=forget)
+
+
+def mirrored(x: Latents) -> Latents:
+    """At mean - std * noise instead of mean + std * noise."""
+    return x.at(2 * x.q.mean - x.z)
+
+
+def redrawn(x: Latents, k: int) -> Latents:
+    """At the k-th further sample of q."""
+    return x.at(x.q.sample(randomness.normal(x.keys, f"posterior.{k}", *x.z.shape[1:])))
 
 
 # ------------------------------------------------------------------------------------- unbiased, whatever the flow
@@ -67,12 +88,12 @@ def optimal_control_variate(x: Latents) -> Float[Tensor, "B D T"]:
 
 def antithetic(x: Latents) -> Float[Tensor, "B D T"]:
     """The mean of half_analytic at eps and at -eps. Exact without a flow but for the variance r^4 / 2 of eps^2."""
-    return 0.5 * (half_analytic(x) + half_analytic(x.mirrored()))
+    return 0.5 * (half_analytic(x) + half_analytic(mirrored(x)))
 
 
 def k_sample(x: Latents, k: int = 4) -> Float[Tensor, "B D T"]:
     """The mean of half_analytic over k samples, the first of them the one that is decoded. Variance 1 / k of one's."""
-    return sum((half_analytic(x.redrawn(i)) for i in range(1, k)), start=half_analytic(x)) / k
+    return sum((half_analytic(redrawn(x, i)) for i in range(1, k)), start=half_analytic(x)) / k
 
 
 def sticking_the_landing(x: Latents) -> Float[Tensor, "B D T"]:

@@ -27,14 +27,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitslite.audio import AudioSettings
-from vitslite.model.discriminators import Judgement
 from vitslite.objectives import adversarial
-from vitslite.objectives.kl import ESTIMATORS, Estimator
+from vitslite.objectives.kl import ESTIMATORS, Estimator, without_log_det
 from vitslite.objectives.prior import prior_mel
 from vitslite.objectives.proposed import PROPOSED
 from vitslite.objectives.reconstruction import MelReconstruction
 from vitslite.objectives.regularisers import RegulariserSettings, prior_side, regularised, weight_factor
-from vitslite.tensors import Batch, Latents, Outputs
+from vitslite.tensors import Batch, DiscriminatorOutput, Latents, Outputs
 
 REDUCTIONS = ("per_frame", "per_element", "per_utterance")
 
@@ -132,8 +131,8 @@ class Objective(nn.Module):
         self,
         outputs: Outputs,
         counts: Counts,
-        real: list[Judgement] | None = None,
-        fake: list[Judgement] | None = None,
+        real: list[DiscriminatorOutput] | None = None,
+        fake: list[DiscriminatorOutput] | None = None,
         step: int | None = None,
     ) -> Losses:
         """All terms of one micro-batch. `real` and `fake` are what the discriminators said, where there are any.
@@ -178,5 +177,5 @@ def build_estimator(settings: ObjectiveSettings) -> Estimator:
     if settings.kl == "k_sample":
         estimator = functools.partial(estimator, k=settings.kl_samples)
     if settings.log_det == "drop":
-        return lambda x: estimator(x.without_log_det())
+        return lambda x: estimator(without_log_det(x))
     return estimator

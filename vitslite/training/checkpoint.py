@@ -14,45 +14,22 @@ from typing import Any
 import torch
 from torch import nn
 
-from vitslite import distributed
-from vitslite.files import write_text
+from vitslite.runs import CHECKPOINTS, mark_finished
 
 FORMAT = 2  # of what the weights mean. 2: the flow puts channels back in order after an odd number of couplings
-# What may change between two starts of one run: how long, by what means, how often one looks, where things lie.
-FREE_SETTINGS = (
-    "trainer.steps",
-    "trainer.stop_after_step",
-    "trainer.log_every_steps",
-    "trainer.diagnose_every_steps",
-    "trainer.validate_every_steps",
-    "trainer.sample_every_steps",
-    "trainer.checkpoint_every_steps",
-    "trainer.device",
-    "trainer.compile",
-    "tracking",
-    "validation",
-    "data.n_workers",
-    "data.root",
-    "data.cache",
-    "data.cache_audio",
-    "run_dir",
-    "name",
-)
-
-FINISHED = "finished"  # a file beside the checkpoints, with the number of steps
-ADVICE = "delete it to start anew, or put another checkpoint of the run (best.pt) in its place"
 
 
 class Checkpoints:
     """The checkpoints of one run. `header` (config, frontend, environment) is stored in each.
 
-    Making it reads the last one, if there is one, and refuses to go on from other settings: before anything is written.
+    Making it reads the last one, if there is one, into `found`.
     """
 
     def __init__(self, run_dir: Path, header: dict[str, Any]):
-        self.folder = run_dir / "checkpoints"
+        self.run_dir = run_dir
+        self.folder = run_dir / CHECKPOINTS
         self.header = header
-        self._found = self._load_last()
+        self.found = self._load_last()
 
     @property
     def last(self) -> Path:
@@ -64,18 +41,14 @@ class Checkpoints:
 
     def save(self, state: dict[str, Any], is_best: bool) -> None:
         """Write `last.pt`, and `best.pt` as well if this is the best so far."""
-        (self.folder / FINISHED).unlink(missing_ok=True)
+        mark_finished(self.run_dir, None)
         write(self.last, {**self.header, **state})
         if is_best:
             write(self.best, {**self.header, **state})
 
-    def conclude(self, step: int) -> None:
-        """Note that the run has come to its end: the last step is trained, validated, heard and saved."""
-        write_text(self.folder / FINISHED, f"{step}\n")
-
     def take_last(self) -> dict[str, Any] | None:
         """The state to go on from, or None for a fresh start; once, so that its memory is free afterwards."""
-        found, self._found = self._found, None
+        found, self.found = self.found, None
         return found
 
     def load_into(self, part: nn.Module | torch.optim.Optimizer, state: dict[str, Any], name: str) -> None:
@@ -92,32 +65,9 @@ class Checkpoints:
         if not self.last.exists():
             return None
         try:
-            stored = read(self.last)
+            return read(self.last)
         except ValueError as error:
             raise ValueError(f"{error}; put best.pt of the run in its place, or delete it to start anew") from error
-        changed = changed_settings(stored["config"], self.header["config"])
-        if changed:
-            raise ValueError(
-                f"{self.last} was trained with other settings: {'; '.join(changed[:3])}"
-                f"{f' and {len(changed) - 3} more' if len(changed) > 3 else ''}. "
-                "Give the new run a name of its own (name=...), or restore the settings to go on"
-            )
-        for part in ("frontend", "corpus"):
-            if stored.get(part) != self.header.get(part):
-                raise ValueError(
-                    f"{self.last} was trained on other data (the {part} differs): give the new run a name of its own "
-                    "(name=...), or restore the data to go on"
-                )
-        changed = changed_settings(stored.get("environment", {}), self.header["environment"])
-        if changed and distributed.is_main():
-            print(f"note: going on in another environment, so not bit for bit: {'; '.join(changed)}", flush=True)
-        return stored
-
-
-def finished_step(run_dir: Path) -> int:
-    """The step at which a run came to its end, with all that belongs to it; -1 of a run that has not."""
-    note = run_dir / "checkpoints" / FINISHED
-    return int(note.read_text()) if note.is_file() and (note.parent / "last.pt").is_file() else -1
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
@@ -165,26 +115,6 @@ def read(path: Path) -> dict[str, Any]:
             "weights would mean something else; train it again, or use the version of vitslite that wrote it"
         )
     return content
-
-
-def changed_settings(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """'key=old (now new)' for every setting that differs and is not free to."""
-    old, new = flatten(stored), flatten(now)
-    keys = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
-    return [f"{k}={old.get(k)} (now {new.get(k)})" for k in keys if not is_free(k)]
-
-
-def is_free(setting: str) -> bool:
-    """Whether a setting may change without making another run of it."""
-    return any(setting == free or setting.startswith(free + ".") for free in FREE_SETTINGS)
-
-
-def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{'a': {'b': 1}} -> {'a.b': 1}."""
-    flat = {}
-    for name, value in config.items():
-        flat.update(flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
-    return flat
 
 
 def _verify(path: Path) -> None:

@@ -27,6 +27,6 @@ def compile_parts(module: nn.Module) -> None:
             part.compile(dynamic=False)
 
 
-def as_written(is_compiled: bool) -> contextlib.AbstractContextManager:
-    """A context in which parts run as they are written, where they are compiled: for looks at them, of other shapes."""
+def eager(is_compiled: bool) -> contextlib.AbstractContextManager:
+    """A context in which compiled parts run eagerly: for validation and probes, whose shapes vary."""
     return torch.compiler.set_stance("force_eager") if is_compiled else contextlib.nullcontext()

@@ -87,14 +87,14 @@ def clip(module: nn.Module, max_norm: float) -> Float[Tensor, ""]:
     return nn.utils.clip_grad_norm_(module.parameters(), max_norm if max_norm > 0 else math.inf)
 
 
-def update(optimizer: torch.optim.AdamW, rate: float, spoiled: Float[Tensor, ""]) -> None:
-    """One optimiser step at learning rate `rate`; nothing changes where `spoiled` is 1, on the device, not 0.
+def update(optimizer: torch.optim.AdamW, rate: float, found_inf: Float[Tensor, ""]) -> None:
+    """One optimiser step at learning rate `rate`; nothing changes where `found_inf` is 1, on the device, not 0.
 
     (`found_inf` is how torch's gradient scaler tells a fused optimiser the same.)
     """
     for group in optimizer.param_groups:
         group["lr"] = rate
-    optimizer.found_inf = spoiled
+    optimizer.found_inf = found_inf
     optimizer.step()
 
 
@@ -133,17 +133,17 @@ class Guard:
     """
 
     def __init__(self, device: torch.device):
-        self.spoiled = torch.zeros((), device=device)  # 1 from the first bad gradient on
+        self.found_inf = torch.zeros((), device=device)  # 1 from the first bad gradient on
         self.watched: list[Watched] = []  # since the host last looked
 
     def watch(self, step: int, norm: Float[Tensor, ""], terms: dict[str, Tensor], ids: list[str]) -> None:
         """Take note of a gradient's norm, of the loss terms that it is of and of the utterances, for the message."""
-        self.spoiled = torch.maximum(self.spoiled, 1.0 - torch.isfinite(norm).float())
+        self.found_inf = torch.maximum(self.found_inf, 1.0 - torch.isfinite(norm).float())
         self.watched.append(Watched(step, norm.detach(), dict(terms), ids))
 
     def check(self) -> None:
         """FloatingPointError, naming the first bad step, if there was one. Waits for the device."""
-        if not self.spoiled:
+        if not self.found_inf:
             self.watched.clear()
             return
         first = next(seen for seen in self.watched if not torch.isfinite(seen.norm))

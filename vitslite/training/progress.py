@@ -1,29 +1,15 @@
-"""What a person watches while it trains: a bar on a terminal, a line every few seconds in a log."""
+"""Progress display: a bar on a terminal, a line every few seconds in a log."""
 
 import sys
 import time
-from dataclasses import dataclass
 from types import TracebackType
 
-from torch import Tensor
 from tqdm import tqdm
 
 from vitslite import distributed
+from vitslite.training.observation import StepResult
 
 LINE_EVERY_SECONDS = 10
-
-
-@dataclass
-class Spent:
-    """What the training steps since the last log took; a device may still be at work on the last of them."""
-
-    seconds: float = 0.0
-    n_steps: int = 0
-    frames: Tensor | float = 0.0
-
-    def add(self, seconds: float, n_steps: int = 0) -> None:
-        self.seconds += seconds
-        self.n_steps += n_steps
 
 
 class Progress:
@@ -47,14 +33,16 @@ class Progress:
     ) -> None:
         self.bar.close()
 
-    def advance(self, done: int, metrics: dict[str, Tensor]) -> None:
-        """Count a step. Reads the metrics, and so waits for the device, only when something is shown."""
+    def advance(self, result: StepResult) -> None:
+        """Count a step. Reads the losses, and so waits for the device, only when something is shown."""
         self.bar.update(1)
+        done = result.step
         now = time.monotonic()
         if now - self.last_line < (1 if self.on_terminal else LINE_EVERY_SECONDS) and done != self.total:
             return
         self.last_line = now
-        numbers = "  ".join(f"{name} {float(value):.3g}" for name, value in metrics.items())
+        shown = result.terms | {"grad_norm": result.grad_norm}
+        numbers = "  ".join(f"{name} {float(value):.3g}" for name, value in shown.items())
         self.bar.set_postfix_str(numbers, refresh=False)
         if self.prints_lines:
             per_step = (now - self.started) / max(1, done - self.first)

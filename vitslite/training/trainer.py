@@ -1,11 +1,10 @@
-"""The training loop: one step at a time, on a CPU, a GPU, or many under torchrun.
+"""Training loop: one step at a time, on a CPU, a GPU, or many under torchrun.
 
 Parts are handed in (build.py makes them); nothing is built here. Batch k, its noise and its segments are functions of
-(seed, k), the learning rate of k, so a checkpoint holds no random state and the same command again goes on bit for bit.
+(seed, k), the learning rate of k, so a checkpoint holds no random state and the same command again resumes bit for bit.
 """
 
 import contextlib
-import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -15,18 +14,18 @@ from torch import Tensor, nn
 
 from vitslite import distributed
 from vitslite.datasets.loader import Data
-from vitslite.metrics.recognition import Recogniser
+from vitslite.metrics import catalogue
 from vitslite.model.discriminators import Discriminator
-from vitslite.monitoring.observer import Observer
-from vitslite.monitoring.tracking import Tracker
 from vitslite.objectives.objective import Counts, Losses, Objective
+from vitslite.runs import mark_finished
 from vitslite.tensors import Batch, Outputs
 from vitslite.training.adversary import Adversary
 from vitslite.training.checkpoint import Checkpoints
-from vitslite.training.compilation import as_written, compile_parts
+from vitslite.training.compilation import compile_parts, eager
 from vitslite.training.interrupt import StopRequest
+from vitslite.training.observation import Observer, StepResult, Throughput
 from vitslite.training.optimization import EMA, Guard, adamw, clip, rate_factor, rate_note, update
-from vitslite.training.progress import Progress, Spent
+from vitslite.training.progress import Progress
 from vitslite.training.settings import TrainerSettings
 
 
@@ -40,8 +39,7 @@ class Trainer:
         discriminator: Discriminator | None,
         objective: Objective,
         data: Data,
-        recogniser: Recogniser | None,
-        tracker: Tracker,
+        observer: Observer,
         checkpoints: Checkpoints,
         device: torch.device,
     ):
@@ -50,7 +48,7 @@ class Trainer:
         self.objective = objective.to(device)
         self.data = data
         self.data.features.to(device)
-        self.tracker = tracker
+        self.observer = observer
         self.checkpoints = checkpoints
         self.device = device
         self.ema = EMA(self.model, settings.ema_decay) if settings.ema_decay > 0 else None
@@ -58,15 +56,13 @@ class Trainer:
         self.adversary = None
         if discriminator is not None:
             self.adversary = Adversary(discriminator.to(device), settings.optimizer, data.audio.hop_length)
-        if settings.compile:  # after the EMA has its copy, which stays as it is written
+        if settings.compile:  # after the EMA has its copy, which stays eager
             compile_parts(self.model)
             if discriminator is not None:
                 compile_parts(discriminator)
-        self.observer = Observer(data, self.objective, recogniser, tracker, device)
         self.completed_steps = 0
-        self.step_rate = 0.0  # the learning rate of the last step, for the log
-        self.since_log = Spent()
-        self.best = math.inf
+        self.throughput = Throughput()
+        self.best = catalogue.find(settings.best_metric).worst
         self.guard = Guard(device)
         self.stop_request = StopRequest()  # to this process
         self.interrupted = False  # agreed on by all ranks
@@ -89,24 +85,25 @@ class Trainer:
             while self.completed_steps < last and not self.interrupted:
                 # One training step.
                 started = time.perf_counter()
-                metrics = self.step(next(batches))
-                self.completed_steps += 1
-                self.since_log.add(time.perf_counter() - started, n_steps=1)
-                done = self.completed_steps
+                result = self.step(next(batches))
+                self.throughput.n_steps += 1
+                self.throughput.seconds += time.perf_counter() - started
                 self.interrupted = distributed.any_rank(self.stop_request.made)
 
-                # Once in a while: report, validate, look and listen, save.
-                progress.advance(done, metrics)
-                if self._is_logged(done):
-                    self.log(metrics)
+                # Once in a while: log, probe, validate, sample, save.
+                progress.advance(result)
+                is_last = self.completed_steps == self.settings.steps
+                if self._is_logged(self.completed_steps):
+                    self.log(result)
                 if self._is_time(self.settings.diagnose_every_steps):
                     self.probe()
-                validated = self._is_time(self.settings.validate_every_steps) or done == self.settings.steps
-                is_best = self.validate() if validated else False
-                if self._is_time(self.settings.sample_every_steps) or done == self.settings.steps:
-                    self.sample()
+                is_best = False
+                if self._is_time(self.settings.validate_every_steps) or is_last:
+                    is_best |= self._is_best(self.validate())
+                if self._is_time(self.settings.sample_every_steps) or is_last:
+                    is_best |= self._is_best(self.sample())
                 due = self._is_time(self.settings.checkpoint_every_steps)
-                if due or is_best or done == last or self.interrupted:
+                if due or is_best or self.completed_steps == last or self.interrupted:
                     self.save(is_best)
         batches.close()  # ends the loader's workers
         self.conclude()
@@ -114,53 +111,54 @@ class Trainer:
     def conclude(self) -> None:
         """Where all steps are done: what W&B shows of the run as a whole, and the note that nothing is left to do."""
         if distributed.is_main() and self.completed_steps >= self.settings.steps:
-            self.observer.conclude(self.completed_steps, self.model.settings)
-            self.checkpoints.conclude(self.completed_steps)
+            self.observer.conclude(self.completed_steps, self.model)
+            mark_finished(self.checkpoints.run_dir, self.completed_steps)
 
-    def step(self, micro_batches: list[Batch]) -> dict[str, Tensor]:
-        """Update discriminator (if any) and model once.
-
-        Gives the unweighted loss terms over the global batch, and the gradient norm before clipping.
-        """
+    def step(self, micro_batches: list[Batch]) -> StepResult:
+        """Update discriminator (if any) and model once."""
         self.model.train()
         factor = rate_factor(self.settings.optimizer, self.completed_steps, self.settings.steps)
+        learning_rate = self.settings.optimizer.learning_rate * factor
         batches = [self.data.features(batch.to(self.device)) for batch in micro_batches]
 
         # Denominators over the whole global batch: all ranks, all micro-batches.
         counts = self._global_counts(batches)
 
         # The discriminator first, on what the model makes now.
-        judged = self.adversary is not None and self.adversary.joins(self.completed_steps)
+        adversarial = self.adversary is not None and self.adversary.is_active(self.completed_steps)
         generated: list[Outputs | None] = [None] * len(batches)
         terms: dict[str, Tensor] = {}
-        if judged:
+        if adversarial:
             generated, terms["discriminator"] = self._update_discriminator(batches, counts, factor)
 
         # Then the model. Every rank's and micro-batch's loss is a share of one mean, so gradients add up.
         self.optimizer.zero_grad(set_to_none=True)
         for batch, outputs in zip(batches, generated, strict=True):
-            losses, outputs = self._losses(batch, outputs, counts, judged)
+            losses, outputs = self._losses(batch, outputs, counts, adversarial)
             losses.total.backward()
             for name, value in losses.terms.items():
                 terms[name] = terms.get(name, 0.0) + value.detach()
         if self._is_logged(self.completed_steps + 1):
-            self.observer.look_at(batch, outputs)
+            self.observer.observe_step(batch, outputs)
         distributed.sum_gradients(self.model.parameters())
         norm = clip(self.model, self.settings.optimizer.max_grad_norm)
         self._watch(norm, terms, batches)
-        update(self.optimizer, self.settings.optimizer.learning_rate * factor, self.guard.spoiled)
+        update(self.optimizer, learning_rate, self.guard.found_inf)
+        self.completed_steps += 1
         if self.ema is not None:
-            self.ema.update(self.model, self.completed_steps + 1)
+            self.ema.update(self.model, self.completed_steps)
         values = distributed.all_sum(torch.stack(list(terms.values())))
-        self.step_rate = self.settings.optimizer.learning_rate * factor
-        self.since_log.frames = self.since_log.frames + counts.frames
-        return dict(zip(terms, values.unbind(), strict=True)) | {"grad_norm": norm}
+        terms = dict(zip(terms, values.unbind(), strict=True))
+        self.throughput.frames = self.throughput.frames + counts.frames
+        return StepResult(self.completed_steps, terms, norm, self.settings.optimizer.max_grad_norm, learning_rate)
 
-    def _losses(self, batch: Batch, outputs: Outputs | None, counts: Counts, judged: bool) -> tuple[Losses, Outputs]:
+    def _losses(
+        self, batch: Batch, outputs: Outputs | None, counts: Counts, adversarial: bool
+    ) -> tuple[Losses, Outputs]:
         with self._autocast():
             outputs = outputs or self.model(batch)
-            judgements = self.adversary.judge(outputs, batch) if judged else ()
-            return self.objective(outputs, counts, *judgements, step=batch.step), outputs
+            scores = self.adversary.score(outputs, batch) if adversarial else ()
+            return self.objective(outputs, counts, *scores, step=batch.step), outputs
 
     def _update_discriminator(
         self, batches: list[Batch], counts: Counts, factor: float
@@ -178,8 +176,8 @@ class Trainer:
                 share = self.adversary.loss(outputs, batch, counts.utterances)
             share.backward()
             loss = loss + share.detach()
-        self._watch(self.adversary.gather(), {"discriminator": loss}, batches)
-        self.adversary.update(factor, self.guard.spoiled)
+        self._watch(self.adversary.reduce_gradients(), {"discriminator": loss}, batches)
+        self.adversary.step(factor, self.guard.found_inf)
         return ([outputs] if keep else [None] * len(batches)), loss
 
     def _global_counts(self, batches: list[Batch]) -> Counts:
@@ -190,46 +188,44 @@ class Trainer:
         if self.device.type == "cpu":  # where looking costs nothing
             self.guard.check()
 
-    def log(self, metrics: dict[str, Tensor]) -> None:
+    def log(self, result: StepResult) -> None:
         started = time.perf_counter()
         self.guard.check()  # waits until the device has done what the steps asked of it
-        self.since_log.add(time.perf_counter() - started)
-        spent, self.since_log = self.since_log, Spent()
-        max_norm = self.settings.optimizer.max_grad_norm
-        self.observer.log_step(
-            self.completed_steps,
-            self.model,
-            metrics,
-            max_norm,
-            self.step_rate,
-            spent.n_steps,
-            float(spent.frames),
-            spent.seconds,
-        )
+        self.throughput.seconds += time.perf_counter() - started
+        self.observer.log_step(self.model, result, self.throughput)
+        self.throughput = Throughput()
 
     def probe(self) -> None:
-        with as_written(self.settings.compile), self._autocast():
+        with eager(self.settings.compile), self._autocast():
             self.observer.probe(self.completed_steps, self.model)
 
-    def validate(self) -> bool:
-        """Log the validation losses; whether `best_metric` is the lowest so far."""
+    def validate(self) -> dict[str, float]:
+        """Log the metrics of the validation set, and give them on the main rank. ValueError without `best_metric`."""
         self.guard.check()
-        is_best = False
+        measured: dict[str, float] = {}
         if distributed.is_main():
-            with self._judged_model() as model:
-                metrics = self.observer.validate(self.completed_steps, model)
-            name = self.settings.best_metric
-            if name not in metrics:
-                raise ValueError(f"trainer.best_metric={name} is not measured; choose one of {', '.join(metrics)}")
-            is_best = metrics[name] < self.best and self.completed_steps > 0
-            self.best = metrics[name] if is_best else self.best
-        return bool(distributed.all_sum(torch.tensor([float(is_best)], device=self.device)) > 0)
+            with self._eval_model() as model:
+                measured = self.observer.validate(self.completed_steps, model)
+            name, known = self.settings.best_metric, [*measured, *self.observer.sampled_metrics]
+            if name not in known:
+                raise ValueError(f"trainer.best_metric={name} is not measured; choose one of {', '.join(known)}")
+        return measured
 
-    def sample(self) -> None:
+    def sample(self) -> dict[str, float]:
+        """Leave samples, and give what is measured on them on the main rank."""
+        measured: dict[str, float] = {}
         if distributed.is_main():
-            with self._judged_model() as model:
-                self.observer.sample(self.completed_steps, model)
+            with self._eval_model() as model:
+                measured = self.observer.sample(self.completed_steps, model)
         distributed.barrier()
+        return measured
+
+    def _is_best(self, measured: dict[str, float]) -> bool:
+        """Whether `best_metric` is better than ever before; the same on all ranks."""
+        value = measured.get(self.settings.best_metric)
+        is_best = value is not None and catalogue.find(self.settings.best_metric).is_better(value, than=self.best)
+        self.best = value if is_best else self.best
+        return distributed.any_rank(is_best)
 
     def save(self, is_best: bool) -> None:
         self.guard.check()
@@ -254,7 +250,7 @@ class Trainer:
         """Go on from the run's last checkpoint, if there is one."""
         state = self.checkpoints.take_last()
         if state is None:
-            self.tracker.rewind(-1)  # the rows of a start that ended before its first checkpoint
+            self.observer.rewind(-1)  # the rows of a start that ended before its first checkpoint
             return
         self.completed_steps, self.best, self.observer.probed = state["step"], state["best"], state["probed"]
         parts = {"model": self.model, "optimizer": self.optimizer, "ema": self.ema and self.ema.model}
@@ -263,7 +259,7 @@ class Trainer:
         for name, part in parts.items():
             if part is not None:
                 self.checkpoints.load_into(part, state[name], name)
-        self.tracker.rewind(self.completed_steps)
+        self.observer.rewind(self.completed_steps)
         if distributed.is_main():
             print(f"going on from step {self.completed_steps} ({self.checkpoints.last})", flush=True)
             planned = state["config"]["trainer"]["steps"]
@@ -276,10 +272,10 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
 
     @contextlib.contextmanager
-    def _judged_model(self) -> Iterator[nn.Module]:
+    def _eval_model(self) -> Iterator[nn.Module]:
         model = self.ema.model if self.ema else self.model
         model.eval()
-        with as_written(self.settings.compile), self._autocast():
+        with eager(self.settings.compile), self._autocast():
             yield model
         self.model.train()
 

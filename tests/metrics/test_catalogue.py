@@ -1,0 +1,93 @@
+"""The catalogue: every logged key has its entry, best is what it says, and a run keeps its best by it."""
+
+import json
+import math
+
+import pytest
+
+import train
+from vitslite import build, runs
+from vitslite.metrics.catalogue import CATALOGUE, axis_label, best_values, chosen, find, in_order, is_known
+from vitslite.training import checkpoint
+
+EVERYTHING = [  # every optional term and part that logs keys of its own
+    *["model.mel_head=true", "objective.weights.prior_mel=1", "discriminator=mpd_mrd", "validation.n_heard=2"],
+    *["discriminator.period_channels=[4,4,4,4,4]", "discriminator.resolution_channels=4"],
+    *["trainer.steps=2", "trainer.log_every_steps=1", "trainer.diagnose_every_steps=1"],
+]
+
+
+def test_every_logged_key_is_in_the_catalogue_and_every_entry_is_logged(compose, tmp_path):
+    train.train(build.parse(compose(*EVERYTHING), EVERYTHING), EVERYTHING)
+    keys = set().union(*runs.read_rows(tmp_path / "run")) - {"step"}
+    assert [key for key in keys if not is_known(key)] == []
+    assert {metric.pattern for metric in CATALOGUE} - {find(key).pattern for key in keys} == set()
+    assert not is_known("kl/renyi") and find("kl/renyi").title == "kl/renyi"
+
+
+def test_titles_units_and_order():
+    assert axis_label("val/kl/half_analytic") == "KL, half analytic, nats/frame"
+    assert axis_label("wer/copy") == "word error rate, copy, share"
+    assert find("grad/kl/text_encoder").title == "gradient norm, kl to text encoder"
+    assert find("latent/posterior_log_std_min").title == "log std of the posterior min"
+    assert find("loss/total").better is None and find("val/mas/within_50ms").better == "higher"
+    keys = ["val/wer/spoken", "new/metric", "val/loss/mel", "grad/flow", "val/loss/kl"]
+    assert in_order(keys) == ["val/loss/kl", "val/loss/mel", "grad/flow", "val/wer/spoken", "new/metric"]
+    assert chosen("headline", keys) == ["val/loss/kl", "val/loss/mel", "val/wer/spoken"]
+    assert len({metric.pattern for metric in CATALOGUE}) == len(CATALOGUE)
+
+
+def test_best_is_lowest_or_highest_after_the_first_step():
+    rows = [
+        {"step": 0, "val/loss/mel": 0.1, "val/mas/within_50ms": 0.9},
+        {"step": 1, "val/loss/mel": 2.0, "val/mas/within_50ms": 0.2, "val/kl/half_analytic": 1.0, "loss/mel": 1.0},
+        {"step": 2, "val/loss/mel": math.nan, "val/mas/within_50ms": 0.7},
+        {"step": 3, "val/loss/mel": 3.0, "val/mas/within_50ms": 0.6},
+    ]
+    assert best_values(rows) == {"val/loss/mel": 2.0, "val/mas/within_50ms": 0.7}
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "kept"),
+    [
+        ("val/mas/within_50ms", [0.2, 0.7, 0.5], 2),
+        ("val/mas/error_ms", [9.0, 7.0, 8.0], 2),
+        ("val/wer/spoken", [1.0, 0.5, 0.9], 2),  # sampled, not validated
+        ("val/wer/spoken", [math.nan, math.nan, 0.9], 3),
+        ("val/mas/within_50ms", [0.2, 0.1, math.nan], 1),
+    ],
+)
+def test_best_pt_is_the_best_by_any_metric_in_its_direction(compose, tmp_path, monkeypatch, name, values, kept):
+    from vitslite.monitoring.observer import RunObserver
+
+    method = "sample" if "wer" in name else "validate"
+    original = getattr(RunObserver, method)
+
+    def planted(self, step, model):
+        return original(self, step, model) | ({name: values[step - 1]} if step else {name: -1.0})
+
+    monkeypatch.setattr(RunObserver, method, planted)
+    every = [f"trainer.{what}_every_steps=1" for what in ("validate", "sample")]
+    overrides = [f"trainer.best_metric={name}", "trainer.steps=3", "validation.n_heard=1", *every]
+    train.train(build.parse(compose(*overrides), overrides), overrides)
+    assert checkpoint.read(tmp_path / "run" / "checkpoints" / "best.pt")["step"] == kept
+
+
+def test_the_best_so_far_survives_a_resume(compose, tmp_path):
+    """Also of a metric of which more is better: the second half must not begin from the worst again."""
+    overrides = ["trainer.best_metric=val/mas/within_50ms", "trainer.validate_every_steps=1", "trainer.steps=6"]
+    for stop in ("trainer.stop_after_step=3", "trainer.stop_after_step=6"):
+        train.train(build.parse(compose(*overrides, stop), overrides), overrides)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    shares = [row["val/mas/within_50ms"] for row in rows if row["step"] > 0 and "val/mas/within_50ms" in row]
+    best = checkpoint.read(tmp_path / "run" / "checkpoints" / "best.pt")
+    assert (best["best"], best["step"]) == (max(shares), 1 + shares.index(max(shares)))
+
+
+def test_a_metric_that_nothing_samples_is_refused_before_training(compose, tmp_path):
+    overrides = ["trainer.best_metric=val/wer/spoken"]  # with validation.n_heard=0
+    with pytest.raises(
+        ValueError, match=r"trainer\.best_metric=val/wer/spoken is not measured; choose one of val/loss/kl"
+    ):
+        train.train(build.parse(compose(*overrides), overrides), overrides)
+    assert not (tmp_path / "run" / "checkpoints").exists()

@@ -1,0 +1,57 @@
+"""What the trainer reports, and to whom: the result of a step, throughput, and the interface of an observer."""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from vitslite.tensors import Batch, Outputs
+
+
+class StepResult(NamedTuple):
+    """One training step. Tensors are on the device, which may not have computed them yet."""
+
+    step: int  # steps completed, this one included
+    terms: dict[str, Float[Tensor, ""]]  # unweighted losses over the global batch
+    grad_norm: Float[Tensor, ""]  # of the model, before clipping
+    max_grad_norm: float  # 0: not clipped
+    learning_rate: float
+
+
+@dataclass
+class Throughput:
+    """Training steps since the last log; a device may still be at work on the last of them."""
+
+    seconds: float = 0.0
+    n_steps: int = 0
+    frames: Float[Tensor, ""] | float = 0.0
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """Whoever logs, validates and samples (monitoring/observer.py). It never changes what is trained.
+
+    Called on every rank, but for `validate`, `sample` and `conclude`: on the main one alone. `model` is the weights to
+    look at, as trained or averaged.
+    """
+
+    probed: Int[Tensor, "B L"] | None  # part of the trainer's state
+    sampled_metrics: list[str]  # keys that `sample` gives
+
+    def rewind(self, step: int) -> None:
+        """Forget what was logged after `step`, which is trained again."""
+
+    def observe_step(self, batch: Batch, outputs: Outputs) -> None:
+        """Look at a step that is about to be logged."""
+
+    def log_step(self, model: nn.Module, result: StepResult, throughput: Throughput) -> None: ...
+
+    def probe(self, step: int, model: nn.Module) -> None: ...
+
+    def validate(self, step: int, model: nn.Module) -> dict[str, float]: ...
+
+    def sample(self, step: int, model: nn.Module) -> dict[str, float]: ...
+
+    def conclude(self, step: int, model: nn.Module) -> None:
+        """The run has come to its end."""
