@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "vitslite"
 
 LAYERS = [  # lowest first; a module may import from its own entry and from those above it in this list
-    ["tensors", "randomness", "distributed", "files", "kernels"],
+    ["tensors", "randomness", "distributed", "files", "runs", "kernels"],
     ["audio", "text"],
     ["datasets", "model"],
     ["objectives"],
@@ -18,7 +18,6 @@ LAYERS = [  # lowest first; a module may import from its own entry and from thos
     ["monitoring"],
     ["config"],
     ["build"],
-    ["runs"],
     ["synthesis"],
     ["experiments", "evaluation", "benchmarks"],
     ["command_line"],
@@ -26,10 +25,9 @@ LAYERS = [  # lowest first; a module may import from its own entry and from thos
 ALLOWED_BESIDE = {"model": {"tensors", "randomness", "kernels"}}  # a model can be used without data, hydra or wandb
 OWNERS = {  # of a third-party library: the modules that may import it, by name or by folder
     "hydra": {"build", "command_line", "config.naming"},
-    "omegaconf": {"build", "command_line"},
+    "omegaconf": {"build", "command_line", "runs"},
     "wandb": {"monitoring.tracking", "experiments.wandb_runs"},
     "wandb_workspaces": {"experiments.wandb_runs"},
-    "yaml": {"experiments.sources"},
     "matplotlib": {"monitoring.figures", "benchmarks"},
     "numba": {"kernels"},
     "triton": {"kernels"},

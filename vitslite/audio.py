@@ -1,4 +1,4 @@
-"""Audio files in and out, and spectrograms.
+"""Audio file input and output, linear and log-mel spectrograms.
 
 Samples are 16-bit integers until they are on the device; `Features` makes them float and adds the spectrograms there.
 Spectrograms are an fp32 island: they do not follow autocast.

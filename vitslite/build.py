@@ -1,4 +1,4 @@
-"""From configuration to objects: the place of the library that knows Hydra and OmegaConf (naming.py reads overrides).
+"""Assembly of a run: configuration -> typed settings -> parts. With config/naming.py the owner of Hydra and OmegaConf.
 
 `parse` turns a composed configuration into typed settings and refuses what Hydra alone lets through: unknown keys added
 with `+`, missing values, combinations that cannot work. The other functions make one part each.

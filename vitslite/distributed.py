@@ -1,4 +1,4 @@
-"""Data parallel training under torchrun: who am I, and sums over ranks. Without torchrun everything is a no-op.
+"""Data-parallel training under torchrun: ranks, all-reduce, barriers. Without torchrun everything is a no-op.
 
 Gradients are summed by one explicit all-reduce after the backward passes of a step, rather than by wrapping the
 modules: the loss terms are already divided by global counts, accumulation and the discriminator's second pass need no

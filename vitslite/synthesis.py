@@ -1,4 +1,4 @@
-"""Speaking: a checkpoint and text in, audio out."""
+"""Speech synthesis: a checkpoint and a text in, audio out."""
 
 import re
 from pathlib import Path

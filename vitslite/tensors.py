@@ -1,4 +1,4 @@
-"""The containers that travel between the parts, and the masks. Everything else builds on these.
+"""Tensor containers that travel between the parts, and masks. Everything else builds on these.
 
 The axis legend, used in every signature of the project:
 

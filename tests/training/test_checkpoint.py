@@ -31,17 +31,6 @@ def test_no_checkpoint_is_a_fresh_start(tmp_path):
     assert Checkpoints(tmp_path, header()).take_last() is None
 
 
-def test_other_settings_are_refused_and_named(tmp_path, capsys):
-    Checkpoints(tmp_path, header()).save({"model": {}, "step": 1}, is_best=False)
-    with pytest.raises(ValueError, match=r"a\.b=1 \(now 2\).*name="):
-        Checkpoints(tmp_path, header(a={"b": 2}))
-    with pytest.raises(ValueError, match="the frontend differs"):
-        Checkpoints(tmp_path, header() | {"frontend": {"symbols": "x"}})
-    assert Checkpoints(tmp_path, header(trainer={"steps": 9})).take_last() is not None  # free to change
-    Checkpoints(tmp_path, header() | {"environment": {"threads": 2}})
-    assert "threads=1 (now 2)" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
 def test_truncated_files_are_refused(tmp_path, share):
     path = tmp_path / "last.pt"

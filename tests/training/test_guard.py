@@ -14,10 +14,12 @@ def train(norms, look_every=None):
     weight = nn.Parameter(torch.ones(()))
     optimizer = adamw(nn.ParameterList([weight]), OptimizerSettings())
     guard, history = Guard(CPU), []
+    guard.checks_at_once = False  # as on a GPU
     for step, norm in enumerate(norms, start=1):
         weight.grad = torch.tensor(norm)
         terms = {"kl": torch.tensor(norm), "mel": torch.tensor(1.0)}
-        guard.watch(step, weight.grad, terms, [f"utterance-{step}", "b", "c", "d", "e"])
+        guard.begin_step(step, [f"utterance-{step}", "b", "c", "d", "e"])
+        guard.watch(weight.grad, terms)
         update(optimizer, 0.1, guard.found_inf)
         history.append(weight.item())
         if look_every and step % look_every == 0:
@@ -48,6 +50,15 @@ def test_good_gradients_are_forgotten_once_looked_at():
 
 def test_a_bad_gradient_of_good_losses():
     guard = Guard(CPU)
-    guard.watch(7, torch.tensor(float("nan")), {"kl": torch.tensor(1.0)}, ["a"])
+    guard.checks_at_once = False
+    guard.begin_step(7, ["a"])
+    guard.watch(torch.tensor(float("nan")), {"kl": torch.tensor(1.0)})
     with pytest.raises(FloatingPointError, match="step 7: not finite: the gradient alone"):
         guard.check()
+
+
+def test_on_a_cpu_the_first_bad_gradient_stops_at_once():
+    guard = Guard(CPU)
+    guard.begin_step(7, ["a"])
+    with pytest.raises(FloatingPointError, match="step 7: not finite: kl, in a batch of a"):
+        guard.watch(torch.tensor(float("inf")), {"kl": torch.tensor(float("inf"))})

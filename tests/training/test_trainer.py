@@ -13,6 +13,7 @@ from omegaconf import open_dict
 import train
 from vitslite import build
 from vitslite.training import checkpoint, optimization
+from vitslite.training.optimization import Guard
 from vitslite.training.trainer import Trainer
 
 DISCRIMINATOR = [
@@ -140,7 +141,11 @@ def test_a_nan_stops_before_the_weights_are_touched(compose, tmp_path, monkeypat
 
 def test_where_nobody_waits_a_nan_still_stops_before_anything_is_kept(compose, tmp_path, monkeypatch):
     """As on a GPU: the host looks at the guard only when it logs, validates or saves."""
-    step, seen = Trainer.step, []
+    step, seen, guard = Trainer.step, [], Guard.__init__
+
+    def lazy_guard(self, device):
+        guard(self, device)
+        self.checks_at_once = False
 
     def poisoned(self, micro_batches):
         if self.completed_steps == 2:
@@ -149,12 +154,8 @@ def test_where_nobody_waits_a_nan_still_stops_before_anything_is_kept(compose, t
         seen.append(copy.deepcopy(self.model.state_dict()))
         return found
 
-    def watch_alone(self, norm, terms, batches):
-        names = [name for batch in batches for name in batch.ids]
-        self.guard.watch(self.completed_steps + 1, norm, terms, names)
-
     monkeypatch.setattr(Trainer, "step", poisoned)
-    monkeypatch.setattr(Trainer, "_watch", watch_alone)
+    monkeypatch.setattr(Guard, "__init__", lazy_guard)
     lazy = ["trainer.log_every_steps=5", "trainer.checkpoint_every_steps=1000", "trainer.validate_every_steps=1000"]
     cfg = compose("trainer.steps=20", "trainer.best_metric=val/loss/mel", *lazy)
     with pytest.raises(FloatingPointError, match=r"step 3: not finite: kl.*demo-.*weights are those of step 2"):

@@ -1,4 +1,4 @@
-"""What was typed, and what that is called: the overrides of a command, the jobs they ask for, the names of runs."""
+"""Run names and job lists: the overrides of a command, the jobs of a sweep, what each run is called."""
 
 import hashlib
 import itertools

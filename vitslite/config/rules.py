@@ -1,4 +1,4 @@
-"""What goes together, what cannot, and what is wrong on purpose: the rules between the axes of the laboratory.
+"""Rules across settings: combinations that cannot work, and those that are wrong on purpose.
 
 `check` refuses a configuration that has no meaning, naming both settings and the nearest that has one. What runs and is
 wrong, because someone proposed it and one should see what it does, is named by `wrong_on_purpose`: the run is marked.

@@ -1,4 +1,4 @@
-"""The schema of the whole configuration, made of the settings that stand beside the classes they configure."""
+"""Configuration schema, composed of the settings dataclasses that stand beside the classes they configure."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""All training clips in one file: decoded, resampled and scaled once, then mapped by every process, run and epoch.
+"""Audio cache: all training clips in one file, decoded, resampled and scaled once, then memory-mapped by every process.
 
 `audio-<digest>.npy` holds the int16 samples of all clips, one after another, as `ClipReader` gives them. The digest
 covers all that they depend on, so other clips or settings have a file of their own. It appears whole or not at all.

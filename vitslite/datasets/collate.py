@@ -1,4 +1,4 @@
-"""Utterances -> one padded Batch."""
+"""Collation: utterances -> one padded Batch."""
 
 import numpy as np
 import torch

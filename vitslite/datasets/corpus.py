@@ -1,4 +1,4 @@
-"""A corpus in LJSpeech's layout -> utterances that can be trained on. Everything is checked before training starts."""
+"""Corpus reader for LJSpeech's layout: rows and clips -> utterances, all checked before training starts."""
 
 import hashlib
 import os

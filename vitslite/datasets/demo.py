@@ -1,4 +1,4 @@
-"""The demo corpus: sentences from a grammar, spoken by espeak-ng, with the true onset of every phoneme."""
+"""Demo corpus: sentences from a grammar, spoken by espeak-ng, with the true onset of every phoneme."""
 
 import hashlib
 import json

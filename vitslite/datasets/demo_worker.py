@@ -1,4 +1,4 @@
-"""Speak one chunk of the demo corpus: `python -m vitslite.datasets.demo_worker < task.json`, always a fresh process.
+"""Synthesis of one chunk of the demo corpus: `python -m vitslite.datasets.demo_worker < task.json`, a fresh process.
 
 A fresh process, because what espeak-ng synthesises depends on what it synthesised before. It imports no torch, so it
 starts in a moment.

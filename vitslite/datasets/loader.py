@@ -1,4 +1,4 @@
-"""Step number -> Batch, with worker processes. Nothing here has a state that a checkpoint would need."""
+"""Data loader: step number -> Batch, with worker processes and without state that a checkpoint would need."""
 
 import itertools
 import signal

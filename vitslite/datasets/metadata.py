@@ -1,4 +1,4 @@
-"""metadata.csv of LJSpeech's layout -> rows, with every fault named by file and line."""
+"""Metadata reader: metadata.csv of LJSpeech's layout -> rows, with every fault named by file and line."""
 
 import collections
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""True token onsets, where a corpus knows them (alignments.jsonl), and the durations that they make."""
+"""Token onsets where a corpus knows them (alignments.jsonl), and the durations that follow from them."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which utterances make a step: a function of (seed, step, rank), so a resume or other ranks change nothing."""
+"""Batch sampler: the utterances of a step as a function of (seed, step, rank), so that a resume changes nothing."""
 
 import torch
 from jaxtyping import Int

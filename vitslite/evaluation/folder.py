@@ -1,4 +1,4 @@
-"""Wavs of any synthesiser against the recordings of a corpus, and texts that have no recording."""
+"""Evaluation of wavs against the recordings of a corpus, and of texts that have no recording."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What an evaluation found: measures per utterance, and of the whole set."""
+"""Evaluation results: measures per utterance and of the whole set."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Recordings against the real ones, utterance by utterance, and the whole set as a table with intervals.
+"""Scores of synthesised audio against recordings, per utterance and for the whole set, with bootstrap intervals.
 
 Every measure of an utterance is a ratio: errors over words, milliseconds over tokens, or a plain value over 1. The
 figure of a set is the ratio of the sums; its 95 % interval comes from drawing the utterances again with replacement

@@ -1,4 +1,4 @@
-"""How a trained voice speaks sentences that it was not trained on.
+"""Evaluation of a trained voice on sentences that it was not trained on.
 
     recording
     copy      copy-synthesis: decoded from the posterior of the recording

@@ -1,4 +1,4 @@
-"""The compiled search behind `alignment.monotonic_alignment`, for scores in CPU memory.
+"""Monotonic alignment search on a CPU (numba): the compiled form of `model.alignment.monotonic_alignment`.
 
 The dynamic programme. `best[l]` is the score of the best path that ends in token l at the current frame. A path either
 stays in its token or comes from the one before, so each frame updates

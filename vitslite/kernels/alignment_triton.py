@@ -1,4 +1,4 @@
-"""The search of `alignment.monotonic_alignment` on a GPU: the programme of `alignment_cpu`, in Triton.
+"""Monotonic alignment search on a GPU (Triton): the programme of `alignment_cpu`.
 
 Same recurrence, same order of additions in fp32, same ties: durations are those of `alignment_cpu`, bit for bit. What
 differs is where things lie:
@@ -51,7 +51,7 @@ def durations(
     return result, finite
 
 
-# Numbers that change from batch to batch shall not make Triton compile anew.
+# Numbers that change from batch to batch must not make Triton compile anew.
 @triton.jit(
     do_not_specialize=["n_tokens", "n_frames", "stride_b", "stride_t"],
     do_not_specialize_on_alignment=["score", "token_lengths", "frame_lengths", "advanced", "result", "finite"],

@@ -1,4 +1,4 @@
-"""Whether the kernels written in Triton can be used here: those of `randomness_triton` and `model.alignment_triton`."""
+"""Availability of the Triton kernels (`randomness_triton`, `alignment_triton`) on this machine."""
 
 import functools
 import subprocess

@@ -1,4 +1,4 @@
-"""The hash of `randomness` for keys in CPU memory: the same numbers, bit for bit, in one pass.
+"""Counter-based random numbers on a CPU (numba): the hash of `randomness`, bit for bit, in one pass.
 
 The operations of torch in `randomness` pass over the whole shape some fifteen times. Here an element is hashed and
 made a float while it is in a register; the compiler turns the loop over the last axis into vector instructions. The

@@ -1,4 +1,4 @@
-"""The hash of `randomness` on a GPU: the same numbers, bit for bit, in one kernel.
+"""Counter-based random numbers on a GPU (Triton): the hash of `randomness`, bit for bit, in one kernel.
 
 One program per block of the flattened [B, *shape]. Each element hashes its key and all of its indices anew: that is
 little beside a pass over memory, let alone beside the some fifteen operations that torch starts per axis. Everything is
@@ -23,7 +23,7 @@ _GOLDEN = tl.constexpr(0x9E3779B97F4A7C15)
 _MULTIPLY_1 = tl.constexpr(0xBF58476D1CE4E5B9)
 _MULTIPLY_2 = tl.constexpr(0x94D049BB133111EB)
 _ANGLE_STEP = tl.constexpr(2 * math.pi * 2.0**-31)
-# Numbers that change from call to call shall not make Triton compile anew.
+# Numbers that change from call to call must not make Triton compile anew.
 _compile = triton.jit(
     do_not_specialize=["purpose", "n_1", "n_2", "n_3", "n_elements"],
     do_not_specialize_on_alignment=["keys", "result", "u", "angle"],

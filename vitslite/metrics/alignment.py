@@ -1,4 +1,4 @@
-"""The alignment in numbers: whether it covers the text, how sure it is, and how much the search leaves out."""
+"""Alignment statistics: coverage of the text, certainty, what the search leaves out, onset errors."""
 
 import numpy as np
 import torch

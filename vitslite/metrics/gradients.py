@@ -1,4 +1,4 @@
-"""Which loss moves which module, and how hard."""
+"""Gradient norms by loss term and by module."""
 
 import torch
 from jaxtyping import Float

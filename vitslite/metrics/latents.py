@@ -1,4 +1,4 @@
-"""Posterior and prior in numbers: the KL by several estimators on the same noise, its parts, its noise, who carries it.
+"""Latent statistics: the KL by several estimators on the same noise, its parts, its standard error, active units.
 
 Every estimator is read off whatever the run trains with, so that runs of different losses can be laid side by side.
 `latent_sums` reduces a batch to sums in float64, `merge` adds those of several batches, and `latent_statistics` makes

@@ -1,4 +1,4 @@
-"""A closer look at one small fixed batch, now and then: what is too dear to be measured at every logged step."""
+"""Probe: diagnostics on one small fixed batch that are too expensive to be measured at every logged step."""
 
 import torch
 from jaxtyping import Int

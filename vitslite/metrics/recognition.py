@@ -1,4 +1,4 @@
-"""What was heard: speech recognisers and their error rates. The one owner of pocketsphinx, transformers and jiwer.
+"""Speech recognisers, word and character error rates. The one owner of pocketsphinx, transformers and jiwer.
 
 A recogniser measures whether the words come through, not whether the voice is pleasant. Its own errors on the real
 recordings belong beside every figure.

@@ -1,4 +1,4 @@
-"""What the sign of the KL means, in words.
+"""Verdict on the KL: what its sign and size mean, in words.
 
 A KL is never negative, its estimate may be, for three reasons (objectives/kl.py, model/forward_sum.py):
   * noise: the sampled part scatters around the true value, by more than it where posterior and prior are alike;

@@ -136,7 +136,7 @@ def diagonal_distance(
     """((t + 1/2) / T_b - (l + 1/2) / L_b)^2: how far a cell lies from the straight line of constant tempo.
 
     Subtracting a multiple of it from the score keeps the first alignments, which are made by an untrained prior, near
-    that line. In our sketches it bought some tens of steps at the start; it fades to nothing, so it has no say later.
+    that line. In our sketches it bought some tens of steps at the start; it fades to nothing.
     """
     device = token_lengths.device
     t = (torch.arange(n_frames, device=device) + 0.5) / frame_lengths[:, None]
@@ -178,7 +178,7 @@ def perturbed(
     n_tokens, n_frames = log_lik.shape[1:]
     valid = sequence_mask(token_lengths, n_tokens).transpose(1, 2) & sequence_mask(frame_lengths, n_frames)
     n_cells = (token_lengths * frame_lengths)[:, None, None]
-    # In float64: sums of other padding differ in their last digits, which shall not reach the fp32 score.
+    # In float64: sums of other padding differ in their last digits, which must not reach the fp32 score.
     mean = log_lik.double().masked_fill(~valid, 0).sum((1, 2), keepdim=True) / n_cells
     squares = ((log_lik - mean) ** 2).masked_fill(~valid, 0)
     std = (squares.sum((1, 2), keepdim=True) / n_cells).sqrt().to(log_lik.dtype)

@@ -1,8 +1,8 @@
-"""Discriminators: how much does this audio sound like a recording? Several small judges, each with its own view.
+"""Discriminators: multi-period, multi-resolution, and VITS' own set.
 
-A period discriminator folds the samples into rows of a prime length and looks down the columns, so it hears whether
-what should repeat does; the scale discriminator looks at the plain waveform; a resolution discriminator at a magnitude
-spectrogram. `kind` says which of them sit on the bench:
+A period discriminator folds the samples into rows of a prime length and looks down the columns, where what should
+repeat does; the scale discriminator looks at the plain waveform; a resolution discriminator at a magnitude spectrogram.
+`kind` chooses the sub-discriminators:
 
     none      no adversarial training                 mpd       all periods
     mrd       all resolutions                         mpd_mrd   both
@@ -33,7 +33,7 @@ class DiscriminatorSettings:
     resolutions: list[int] = field(default_factory=lambda: [512, 1024, 2048])  # n_fft in samples; the hop is a quarter
     resolution_channels: int = 32
     weight_norm: bool = True
-    segment_frames: int = 32  # length of what is judged
+    segment_frames: int = 32  # length of the excerpt it sees
     start_step: int = 0  # training steps before the discriminators join
 
 
@@ -46,13 +46,13 @@ def build_discriminator(settings: DiscriminatorSettings) -> "Discriminator | Non
 
 
 class Discriminator(nn.Module):
-    """All judges of a kind. forward(audio [B 1 S], any S) -> one DiscriminatorOutput each."""
+    """All sub-discriminators of a kind. forward(audio [B 1 S], any S) -> one DiscriminatorOutput each."""
 
     def __init__(self, settings: DiscriminatorSettings):
         super().__init__()
         self.settings = s = settings
         _check(s)
-        self.judges = nn.ModuleList()
+        self.judges = nn.ModuleList()  # the sub-discriminators; the name that checkpoints know
         if s.kind == "vits":
             self.judges.append(ScaleDiscriminator())
         if s.kind in ("mpd", "mpd_mrd", "vits"):
@@ -88,7 +88,7 @@ class PeriodDiscriminator(nn.Module):
     def forward(self, audio: Float[Tensor, "B 1 S"]) -> DiscriminatorOutput:
         missing = -audio.shape[2] % self.period
         columns = F.pad(audio, (0, missing), "reflect").unflatten(2, (-1, self.period))
-        return _judge(self.convs, self.conv_post, columns.transpose(2, 3).contiguous())
+        return _run(self.convs, self.conv_post, columns.transpose(2, 3).contiguous())
 
 
 class ScaleDiscriminator(nn.Module):
@@ -115,7 +115,7 @@ class ScaleDiscriminator(nn.Module):
         self.conv_post = nn.Conv1d(1024, 1, 3, padding=1)
 
     def forward(self, audio: Float[Tensor, "B 1 S"]) -> DiscriminatorOutput:
-        return _judge(self.convs, self.conv_post, audio)
+        return _run(self.convs, self.conv_post, audio)
 
 
 class ResolutionDiscriminator(nn.Module):
@@ -139,7 +139,7 @@ class ResolutionDiscriminator(nn.Module):
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
     def forward(self, audio: Float[Tensor, "B 1 S"]) -> DiscriminatorOutput:
-        return _judge(self.convs, self.conv_post, self.magnitude(audio)[:, None])
+        return _run(self.convs, self.conv_post, self.magnitude(audio)[:, None])
 
     def magnitude(self, audio: Float[Tensor, "B 1 S"]) -> Float[Tensor, "B T F"]:
         """sqrt(re^2 + im^2 + 1e-9): the constant keeps the gradient finite at silence."""
@@ -156,7 +156,7 @@ class ResolutionDiscriminator(nn.Module):
             return torch.sqrt(spectrum.real.square() + spectrum.imag.square() + 1e-9).transpose(1, 2)
 
 
-def _judge(convs: nn.ModuleList, conv_post: nn.Module, x: Tensor) -> DiscriminatorOutput:
+def _run(convs: nn.ModuleList, conv_post: nn.Module, x: Tensor) -> DiscriminatorOutput:
     features = []
     for conv in convs:
         x = F.leaky_relu(conv(x), _SLOPE)

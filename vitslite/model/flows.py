@@ -1,4 +1,4 @@
-"""The flow f between the latent space, where the decoder listens, and the prior space, where the text is Gaussian.
+"""Normalising flow f between the latent space of the decoder and the prior space, where the text is Gaussian.
 
 Linear flows have one matrix for all frames and log |det| = 0. A linear map of a Gaussian is a Gaussian with a full
 covariance: what they can give the posterior is correlation between channels, never another shape. A reflection leaves
@@ -160,7 +160,7 @@ class Householder(nn.Module):
     """A reflection: y = x - 2 v (v . x) / ||v||^2, with one learned vector v [D] for all frames.
 
     det = -1, so log |det| = 0. It is its own inverse and keeps the length of every frame. v starts standard normal,
-    drawn from torch's global generator; its own length has no say. The arithmetic is fp32, also under autocast.
+    drawn from torch's global generator; its own length does not matter. The arithmetic is fp32, also under autocast.
 
     Tomczak & Welling compute v from the encoder, one for each input. A flow on the prior's side cannot do that, since
     synthesis has no recording to compute it from; so v is a parameter here, on both sides.

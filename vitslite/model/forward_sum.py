@@ -1,4 +1,4 @@
-"""All alignments at once: the sum over the paths of which the search (alignment.py) keeps the best one.
+"""Forward-sum alignment: the sum over all monotonic paths, of which the search (alignment.py) keeps the best one.
 
 A path A starts in token 0, ends in token L - 1, and each frame stays in its token or goes on to the next, C(T-1, L-1)
 ways in all. With the score log_lik[l, t] = log N(z_p[:, t]; mean[:, l], std[:, l]^2),

@@ -1,4 +1,4 @@
-"""The layers that several networks of the model share: keyed dropout, norm, WaveNet, relative attention, feed-forward.
+"""Shared layers: keyed dropout, layer norm, WaveNet, relative self-attention, feed-forward.
 
 All work on [B C N] (channels before time) and take a mask [B 1 N]. What stands on padding never reaches a valid
 position, so that an utterance gives the same numbers alone and in any batch.

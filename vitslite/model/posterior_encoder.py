@@ -68,8 +68,8 @@ class PosteriorEncoder(nn.Module):
             mean = mean + self.skip(x).float() * frame_mask
         return Gaussian(mean, log_std)
 
-    def posterior(self, said: Gaussian, frame_mask: Bool[Tensor, "B 1 T"], prior: Gaussian | None = None) -> Gaussian:
-        """q, from what the network said, as `kind` has it; zero on padding.
+    def posterior(self, stats: Gaussian, frame_mask: Bool[Tensor, "B 1 T"], prior: Gaussian | None = None) -> Gaussian:
+        """q, from the statistics that the network gives, as `kind` has it; zero on padding.
 
         gaussian       N(mean, std), as in VITS
         clamped        both softly limited, x <- 5 tanh(x / 5), and std + 0.01 (NVAE's code)
@@ -78,9 +78,9 @@ class PosteriorEncoder(nn.Module):
                        Its KL is 1/2 (mean^2 / std_p^2 + std^2 - 1) - log std, exactly, without a flow: when the prior
                        moves, the posterior moves along. It needs the alignment before there is a z to align.
         """
-        mean, log_std = said
+        mean, log_std = stats
         if self.settings.kind == "clamped":
-            mean, log_std = (_SOFT_LIMIT * torch.tanh(x / _SOFT_LIMIT) for x in said)
+            mean, log_std = (_SOFT_LIMIT * torch.tanh(x / _SOFT_LIMIT) for x in stats)
             log_std = torch.log(torch.exp(log_std) + _LEAST_STD)
         elif self.settings.kind == "fixed_sigma":
             log_std = torch.full_like(log_std, self.settings.fixed_log_std)

@@ -1,4 +1,4 @@
-"""VITS: the parts put together. Batch -> Outputs in training, tokens -> audio in synthesis.
+"""VITS model: Batch -> Outputs in training, tokens -> audio in synthesis.
 
     audio --spectrogram--> posterior q --sample--> z --decoder--> audio_hat
                                                    z --flow--> z_p
@@ -81,32 +81,43 @@ class VITS(nn.Module):
             nn.init.constant_(self.mel_head.bias, LOG_MEL_MEAN)  # where speech is
 
     def forward(self, batch: Batch) -> Outputs:
-        """Encode both sides, align them, and decode. No step waits for the device, except a search done on the CPU."""
+        """Encode both sides, align them, decode. No step waits for the device, except a search done on the CPU."""
+        # Text: hidden states, and the prior of each token.
         token_mask = batch.token_mask
         dropout_keys = batch.keys if self.training else None
         h, p_text = self.text_encoder(batch.tokens, token_mask, dropout_keys)
         mel_text = self.mel_head(h).float() if self.mel_head else None
-        latents, durations = self._latents(batch, p_text, mel_text)
 
-        # Detached: durations shall follow the encoder, not bend it (VITS, section 2.2.2).
+        # Recording: the posterior q, its sample z, and z_p = f(z). The alignment looks at z_p, and gives each frame the
+        # prior of its token; a residual posterior is relative to that prior, so there the alignment comes first.
+        stats, mask = self._posterior_stats(batch)
+        if self.settings.posterior.kind == "residual":
+            durations, p = self._align(batch, p_text, mask, None, mel_text)
+            q, z, z_p, log_det = self._sample(batch, stats, mask, p)
+        else:
+            q, z, z_p, log_det = self._sample(batch, stats, mask)
+            durations, p = self._align(batch, p_text, mask, z_p, mel_text)
+        latents = Latents(q, p, z, z_p, log_det, mask, self.flow, batch.keys)
+
+        # Durations, detached: they should follow the encoder, not bend it (VITS, section 2.2.2).
         duration_loss = self.duration_predictor(h.detach(), token_mask, durations, batch.keys, dropout_keys)
 
-        audio, z, audio_frames = self._segments(batch, self._heard(latents.z, latents.z_p))
-        whole = latents.mask if self.settings.segment_frames is None else None  # a segment is all valid
-        audio_hat = self.decoder(z, whole)
-        mel_prior = None if mel_text is None else alignment.expand(mel_text, durations, latents.mask.shape[2])
+        # Waveform: of a random segment, which is all valid, or of the whole utterance.
+        audio, z, audio_frames = self._segments(batch, self._decoder_input(z, z_p))
+        audio_hat = self.decoder(z, mask if self.settings.segment_frames is None else None)
+        mel_prior = None if mel_text is None else alignment.expand(mel_text, durations, mask.shape[2])
         return Outputs(latents, p_text, durations, duration_loss, audio_hat, audio, audio_frames, batch.mel, mel_prior)
 
     @torch.no_grad()
     def reconstruct(self, batch: Batch) -> Float[Tensor, "B 1 S"]:
         """Copy synthesis: the whole utterances, decoded from the posterior sample that `forward` draws, too."""
-        said, mask = self._said(batch)
+        stats, mask = self._posterior_stats(batch)
         p = None
         if self.settings.posterior.kind == "residual":
             h, p_text = self.text_encoder(batch.tokens, batch.token_mask)
             _, p = self._align(batch, p_text, mask, None, self.mel_head(h).float() if self.mel_head else None)
-        _, z, z_p, _ = self._sample(batch, said, mask, p)
-        return self.decoder(self._heard(z, z_p), mask)
+        _, z, z_p, _ = self._sample(batch, stats, mask, p)
+        return self.decoder(self._decoder_input(z, z_p), mask)
 
     @torch.no_grad()
     def infer(
@@ -154,36 +165,23 @@ class VITS(nn.Module):
             z = self.flow.inverse(z, frame_mask)
         return Synthesis(self.decoder(z, frame_mask), frame_lengths * self.hop_length, durations, z)
 
-    def _latents(
-        self, batch: Batch, p_text: Gaussian, mel_text: Float[Tensor, "B M L"] | None
-    ) -> tuple[Latents, Int[Tensor, "B L"]]:
-        """Posterior, its sample, and the prior aligned with it; and frames per token."""
-        said, mask = self._said(batch)
-        if self.settings.posterior.kind == "residual":  # what the network said is relative to the prior of its frame
-            durations, p = self._align(batch, p_text, mask, None, mel_text)
-            q, z, z_p, log_det = self._sample(batch, said, mask, p)
-        else:
-            q, z, z_p, log_det = self._sample(batch, said, mask)
-            durations, p = self._align(batch, p_text, mask, z_p, mel_text)
-        return Latents(q, p, z, z_p, log_det, mask, self.flow, batch.keys), durations
-
-    def _said(self, batch: Batch) -> tuple[Gaussian, Bool[Tensor, "B 1 T"]]:
-        """What the posterior encoder says of the recordings, and the frame mask."""
+    def _posterior_stats(self, batch: Batch) -> tuple[Gaussian, Bool[Tensor, "B 1 T"]]:
+        """Mean and log_std of the posterior encoder for the recordings, and the frame mask."""
         x = batch.mel if self.settings.posterior.input == "mel" else batch.spec
         assert x is not None, "the batch has no features yet: see audio.Features"
         mask = sequence_mask(batch.frame_lengths, x.shape[2])
         return self.posterior_encoder(x, mask), mask
 
     def _sample(
-        self, batch: Batch, said: Gaussian, mask: Bool[Tensor, "B 1 T"], p: Prior | None = None
+        self, batch: Batch, stats: Gaussian, mask: Bool[Tensor, "B 1 T"], p: Prior | None = None
     ) -> tuple[Gaussian, Float[Tensor, "B D T"], Float[Tensor, "B D T"], Float[Tensor, "B D T"]]:
         """q, a sample z of it, zero on padding, and z_p, log_det = f(z)."""
-        q = self.posterior_encoder.posterior(said, mask, p)
+        q = self.posterior_encoder.posterior(stats, mask, p)
         z = q.sample(randomness.normal(batch.keys, "posterior", *q.mean.shape[1:])) * mask
         return q, z, *self.flow(z, mask)
 
-    def _heard(self, z: Float[Tensor, "B D T"], z_p: Float[Tensor, "B D T"]) -> Float[Tensor, "B D T"]:
-        """What the decoder listens to: z, or, where the flow is part of the posterior, f(z)."""
+    def _decoder_input(self, z: Float[Tensor, "B D T"], z_p: Float[Tensor, "B D T"]) -> Float[Tensor, "B D T"]:
+        """z, or, where the flow is part of the posterior, f(z)."""
         return z if self.settings.flow.side == "prior" else z_p
 
     def _align(

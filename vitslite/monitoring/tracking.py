@@ -1,4 +1,4 @@
-"""Where the numbers, pictures and sounds of a run go: `metrics.jsonl` always, Weights & Biases as its mirror.
+"""Experiment tracking: `metrics.jsonl` always, Weights & Biases as its mirror.
 
 The one owner of wandb. It never asks, never waits for long and never stops a run: with a key and a network it is
 online, otherwise it writes an offline run into the run directory and says how to sync it.

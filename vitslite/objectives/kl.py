@@ -1,4 +1,4 @@
-"""Where the KL is computed, and why it is computed from a sample.
+"""KL estimators: where the KL is computed, and why it is computed from a sample.
 
 The prior stands behind the flow f, so by the change of variables
 

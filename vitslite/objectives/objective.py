@@ -1,4 +1,4 @@
-"""The objective: named terms, their units, their weights, their total.
+"""Training objective: named loss terms, their units, their weights, their total.
 
     total = w_kl KL + w_mel mel + w_duration duration + w_adversarial adversarial + w_feature_matching feature matching
             + w_prior_mel prior_mel

@@ -1,4 +1,4 @@
-"""The prior loss of Grad-TTS: the text encoder shall say the mean of the spectrogram itself, not of a latent."""
+"""Prior loss of Grad-TTS: the text encoder predicts the mean of the spectrogram itself, not of a latent."""
 
 from jaxtyping import Float
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""What was proposed in public threads against a negative KL, so that one can see what it does. Wrong on purpose.
+"""Proposed fixes for a negative KL (abs, clamp), wrong on purpose, so that one can see what they do.
 
 None of it changes what it was meant to mend, the noise of a single sample; each changes the objective instead. Where
 q = p, that is where the KL is zero and nothing should move:

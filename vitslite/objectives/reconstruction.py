@@ -1,4 +1,4 @@
-"""The reconstruction loss: L1 distance of log-mel spectrograms (VITS, equation 2)."""
+"""Reconstruction loss: L1 distance of log-mel spectrograms (VITS, equation 2)."""
 
 import torch
 from jaxtyping import Float, Int

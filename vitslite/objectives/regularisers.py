@@ -1,4 +1,4 @@
-"""Who is to follow whom, and how hard: what is done to the KL besides computing it.
+"""KL regularisers: annealing schedules, free bits, KL balancing.
 
 The KL has two sides. It pulls the posterior to the prior (q side) and the prior, with its flow, to the posterior
 (p side). In VITS the p side is all that trains the text encoder and the flow, so whatever weakens it stops them from

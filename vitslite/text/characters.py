@@ -1,4 +1,4 @@
-"""Text as its characters: no pronunciation dictionary, any language."""
+"""Character text units: no pronunciation dictionary, any language."""
 
 import re
 import unicodedata

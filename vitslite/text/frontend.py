@@ -1,4 +1,4 @@
-"""Text -> token ids. A frontend is its settings and its vocabulary; both go into the checkpoint."""
+"""Text frontend: text -> token ids. It is its settings and its vocabulary; both go into the checkpoint."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""Text as phonemes (IPA, by espeak-ng), in one of two units.
+"""Phoneme text units (IPA, by espeak-ng): phones or code points.
 
     phones      one symbol per phoneme with its stress and length, "ˈiː"; no spaces. Short sequences, true onsets.
     codepoints  one symbol per IPA code point, spaces between words. The style of the published VITS checkpoints.

@@ -1,4 +1,4 @@
-"""Checkpoints: one file with everything, written atomically, checked when read, never a pickle that can run code.
+"""Checkpoints: one file with everything, written atomically, verified when read, never a pickle that can run code.
 
 `last.pt` is where a run goes on; `best.pt` is the one with the lowest value of the chosen metric. A file appears under
 its name only when it is whole and on the disk (written beside it, flushed, checked, renamed), so a kill or a full disk

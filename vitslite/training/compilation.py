@@ -1,8 +1,8 @@
-"""What torch.compile takes on: the parts that are chains of small operations, which a compiler makes into fewer.
+"""torch.compile for the parts that are chains of small operations, which it fuses.
 
 It compiles a part once for each length that it meets, some seconds each time: its convolutions have no form for any
 length. Decoders and discriminators that see segments meet one length; for the others give batches few of them
-(data.pad_multiple). Validation and probes look at the parts as they are written. On a CPU it does not pay
+(data.pad_multiple). Validation and probes run the parts eagerly. On a CPU it does not pay
 (docs/performance.md).
 """
 

@@ -1,4 +1,4 @@
-"""Asking a run to stop: Ctrl-C and SIGTERM become a request that the loop answers where nothing is lost."""
+"""Signal handling: Ctrl-C and SIGTERM become a request that the loop answers where nothing is lost."""
 
 import signal
 from types import FrameType, TracebackType

@@ -1,4 +1,4 @@
-"""What the trainer reports, and to whom: the result of a step, throughput, and the interface of an observer."""
+"""Observer interface of the trainer, with what it is handed: the result of a step, and throughput."""
 
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable

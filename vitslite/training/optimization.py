@@ -1,6 +1,4 @@
-"""The optimiser, the learning rate as a function of the step, gradient clipping; the weights' moving average, and the
-guard that keeps NaN out of the weights.
-"""
+"""Optimizer, learning-rate schedule, gradient clipping, EMA of the weights, guard against non-finite gradients."""
 
 import copy
 import math
@@ -128,18 +126,25 @@ class Watched(NamedTuple):
 class Guard:
     """From the first gradient that is not finite on, no optimiser changes anything (`optimization.update`).
 
-    The flag that holds them back stays on the device. So a run may go on for some steps, in vain, until the host looks
-    (`check`), and still end with the weights of the last good step.
+    The flag that holds them back stays on the device. So a run may go on for some steps without effect until the host
+    looks (`check`), and still end with the weights of the last good step.
     """
 
     def __init__(self, device: torch.device):
         self.found_inf = torch.zeros((), device=device)  # 1 from the first bad gradient on
+        self.checks_at_once = device.type == "cpu"  # where looking costs nothing
         self.watched: list[Watched] = []  # since the host last looked
 
-    def watch(self, step: int, norm: Float[Tensor, ""], terms: dict[str, Tensor], ids: list[str]) -> None:
-        """Take note of a gradient's norm, of the loss terms that it is of and of the utterances, for the message."""
+    def begin_step(self, step: int, ids: list[str]) -> None:
+        """What is watched from now on is of this step (from 1) and these utterances."""
+        self.step, self.ids = step, ids
+
+    def watch(self, norm: Float[Tensor, ""], terms: dict[str, Tensor]) -> None:
+        """Take note of a gradient's norm and of the loss terms that it is of, for the message."""
         self.found_inf = torch.maximum(self.found_inf, 1.0 - torch.isfinite(norm).float())
-        self.watched.append(Watched(step, norm.detach(), dict(terms), ids))
+        self.watched.append(Watched(self.step, norm.detach(), dict(terms), self.ids))
+        if self.checks_at_once:
+            self.check()
 
     def check(self) -> None:
         """FloatingPointError, naming the first bad step, if there was one. Waits for the device."""

@@ -1,4 +1,4 @@
-"""What can be set of the trainer."""
+"""Trainer settings."""
 
 from dataclasses import dataclass, field
 
@@ -32,3 +32,12 @@ class TrainerSettings:
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"trainer.ema_decay={self.ema_decay}: must be at least 0 (off) and below 1")
         self.optimizer.check()
+
+    def is_logged(self, step: int) -> bool:
+        """Whether the step that completes `step` steps is logged: the first one always."""
+        return step == 1 or self.is_due("log", step)
+
+    def is_due(self, what: str, step: int) -> bool:
+        """Whether log, diagnose, validate, sample or checkpoint comes after `step` steps, by its `..._every_steps`."""
+        every_steps = getattr(self, f"{what}_every_steps")
+        return every_steps > 0 and step % every_steps == 0

@@ -1,0 +1,39 @@
+"""Identity of a run: other settings and other data are refused by name, what is free to change is not."""
+
+from pathlib import Path
+
+import pytest
+
+from vitslite.config.identity import FREE_SETTINGS, changed_settings, check_resumable, flatten, is_free
+
+PATH = Path("run/checkpoints/last.pt")
+
+
+def header(**config):
+    return {"config": {"a": {"b": 1}, "trainer": {"steps": 3}} | config, "frontend": {}, "environment": {"threads": 1}}
+
+
+def test_other_settings_are_refused_and_named():
+    with pytest.raises(ValueError, match=r"last\.pt was trained with other settings: a\.b=1 \(now 2\).*name="):
+        check_resumable(header(), header(a={"b": 2}), PATH)
+    with pytest.raises(ValueError, match=r"d=1 \(now None\).* and 1 more"):
+        check_resumable(header(a={"b": 1, "c": 1, "d": 1, "e": 1, "f": 1}), header(), PATH)
+
+
+@pytest.mark.parametrize("part", ["frontend", "corpus"])
+def test_other_data_is_refused(part):
+    with pytest.raises(ValueError, match=f"the {part} differs.*name="):
+        check_resumable(header(), header() | {part: {"symbols": "x"}}, PATH)
+
+
+def test_steps_may_change_and_another_environment_is_told():
+    assert check_resumable(header(), header(trainer={"steps": 9}), PATH) == []
+    assert check_resumable(header(), header() | {"environment": {"threads": 2}}, PATH) == ["threads=1 (now 2)"]
+
+
+def test_a_group_is_free_with_all_its_settings():
+    assert is_free("tracking.project") and is_free("trainer.steps") and not is_free("trainer.steps_more")
+    assert not is_free("seed") and not is_free("trainer")
+    flat = dict.fromkeys(FREE_SETTINGS, 1)
+    assert changed_settings(flat, dict.fromkeys(FREE_SETTINGS, 2)) == []
+    assert flatten({"a": {"b": 1, "c": {"d": 2}}}) == {"a.b": 1, "a.c.d": 2}
