@@ -60,7 +60,7 @@ def update_discriminator(trainer, micro_batches, fault: str) -> dict[str, torch.
     if fault == "planted":
         distributed.sum_gradients = lambda parameters: None
     trainer.guard.begin_step(1, [])
-    trainer._update_discriminator(batches, trainer._global_counts(batches), 1.0)
+    trainer._update_discriminator(trainer.adversary, batches, trainer._global_counts(batches), 1.0)
     distributed.sum_gradients = sum_gradients
     states = trainer.adversary.optimizer.state_dict()["state"]
     return {str(i): state["exp_avg"].clone() for i, state in states.items()}

@@ -19,12 +19,13 @@ COMPILED = (WaveNet, HiFiGAN, ConvNeXtBlock, PeriodDiscriminator, ScaleDiscrimin
 MAX_GRAPHS = 256  # of one class: its parts, their lengths, with and without gradient; beyond, it goes on uncompiled
 
 
-def compile_parts(module: nn.Module) -> None:
-    """Compile those within `module`, in place, at their next call. Names in the state dict stay what they are."""
+def compile_parts(*networks: nn.Module | None) -> None:
+    """Compile those within the networks, in place, at their next call. Names in the state dict stay what they are."""
     torch.compiler.config.recompile_limit = MAX_GRAPHS
-    for part in module.modules():
-        if isinstance(part, COMPILED):
-            part.compile(dynamic=False)
+    for network in filter(None, networks):
+        for part in network.modules():
+            if isinstance(part, COMPILED):
+                part.compile(dynamic=False)
 
 
 def eager(is_compiled: bool) -> contextlib.AbstractContextManager:

@@ -54,12 +54,11 @@ class Trainer:
         self.device = device
         self.ema = EMA(self.model, settings.ema_decay) if settings.ema_decay > 0 else None
         self.optimizer = adamw(self.model, settings.optimizer)
-        self.adversary = discriminator and Adversary(
-            discriminator.to(device), settings.optimizer, data.audio.hop_length
-        )
+        self.adversary: Adversary | None = None
+        if discriminator is not None:
+            self.adversary = Adversary(discriminator.to(device), settings.optimizer, data.audio.hop_length)
         if settings.compile:  # after the EMA has its copy, which stays eager
-            for network in filter(None, (self.model, discriminator)):
-                compile_parts(network)
+            compile_parts(self.model, discriminator)
         self.completed_steps = 0
         self.throughput = Throughput()
         self.best = catalogue.find(settings.best_metric).worst
@@ -122,18 +121,18 @@ class Trainer:
         counts = self._global_counts(batches)
 
         # The discriminator first, on what the model makes now.
-        adversarial = self.adversary is not None and self.adversary.is_active(self.completed_steps)
+        adversary = self.adversary if self.adversary and self.adversary.is_active(self.completed_steps) else None
         generated: Generated = [None] * len(batches)
         terms: dict[str, Tensor] = {}
-        if adversarial:
-            generated, terms["discriminator"] = self._update_discriminator(batches, counts, factor)
+        if adversary:
+            generated, terms["discriminator"] = self._update_discriminator(adversary, batches, counts, factor)
 
         # Then the model. Every rank's and micro-batch's loss is a share of one mean, so gradients add up.
         self.optimizer.zero_grad(set_to_none=True)
         for batch, outputs in zip(batches, generated, strict=True):
             with self._autocast():
                 outputs = outputs or self.model(batch)
-                scores = self.adversary.score(outputs, batch) if adversarial else ()
+                scores = adversary.score(outputs, batch) if adversary else ()
                 losses = self.objective(outputs, counts, *scores, step=batch.step)
             losses.total.backward()
             for name, value in losses.terms.items():
@@ -152,22 +151,24 @@ class Trainer:
         self.throughput.frames = self.throughput.frames + counts.frames
         return StepResult(self.completed_steps, terms, norm, self.settings.optimizer.max_grad_norm, learning_rate)
 
-    def _update_discriminator(self, batches: list[Batch], counts: Counts, factor: float) -> tuple[Generated, Tensor]:
+    def _update_discriminator(
+        self, adversary: Adversary, batches: list[Batch], counts: Counts, factor: float
+    ) -> tuple[Generated, Tensor]:
         """One discriminator update. The model's outputs are kept for its own update when there is one micro-batch.
 
         With several they are made again, which keyed noise makes the same, so that memory holds one at a time.
         """
         keep = len(batches) == 1
-        loss, outputs = 0.0, None
+        loss = torch.zeros((), device=self.device)
         for batch in batches:
             with self._autocast():
                 with torch.set_grad_enabled(keep):
                     outputs = self.model(batch)
-                share = self.adversary.loss(outputs, batch, counts.utterances)
+                share = adversary.loss(outputs, batch, counts.utterances)
             share.backward()
             loss = loss + share.detach()
-        self.guard.watch(self.adversary.reduce_gradients(), {"discriminator": loss})
-        self.adversary.step(factor, self.guard.found_inf)
+        self.guard.watch(adversary.reduce_gradients(), {"discriminator": loss})
+        adversary.step(factor, self.guard.found_inf)
         return ([outputs] if keep else [None] * len(batches)), loss
 
     def _global_counts(self, batches: list[Batch]) -> Counts:
