@@ -6,6 +6,7 @@ import pytest
 import scipy.signal
 import soundfile
 import torch
+from common import defaults_with
 
 from vitslite.audio import (
     MEL_FLOOR,
@@ -111,10 +112,25 @@ def test_features_fill_the_batch():
     assert not features.state_dict()  # windows and filters are settings, not weights
 
 
-@pytest.mark.parametrize("bad", [{"f_max": 2e4}, {"n_mels": 400}, {"hop_length": 255}, {"win_length": 2048}])
-def test_impossible_settings(bad):
-    with pytest.raises(ValueError, match="audio: "):
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"f_max": 2e4}, r"audio\.f_min=0.0, audio\.f_max=20000.0: must rise"),
+        ({"f_min": 12000.0}, r"audio\.f_min=12000.0"),
+        ({"hop_length": 255}, r"audio\.hop_length=255 .*even"),
+        ({"win_length": 2048}, r"audio\.hop_length=256 <= win_length=2048 <= n_fft=1024"),
+    ],
+)
+def test_impossible_settings(bad, message):
+    with pytest.raises(ValueError, match=message):
+        defaults_with(*(f"audio.{key}={value}" for key, value in bad.items()))
+    with pytest.raises(AssertionError):
         Features(AudioSettings(**bad))
+
+
+def test_too_many_mel_bins():
+    with pytest.raises(ValueError, match="audio: 400 mel bins are too many for n_fft=1024 at 22050 Hz"):
+        Features(AudioSettings(n_mels=400))
 
 
 # ------------------------------------------------------------------------------------------------------------- files

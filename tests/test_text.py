@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 
 import pytest
+from common import defaults_with
 
 from vitslite.text import espeak, phonemes
 from vitslite.text.characters import normalise
@@ -132,19 +133,20 @@ def test_unknown_symbols_are_named():
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("overrides", "message"),
     [
-        (TextSettings(frontend="letters"), "text.frontend=letters: type phonemes or characters"),
-        (TextSettings(units="phonemes"), "text.units=phonemes: type phones or codepoints"),
-        (TextSettings(voice="xx"), "no voice 'xx'"),
-        (TextSettings(voice="en-us+typo"), "no voice variant 'typo'"),
-        (TextSettings(frontend="characters", symbols="abc"), "must start with '_'"),
-        (TextSettings(frontend="characters", symbols="_abc"), "text.edges=false"),
+        (["frontend=letters"], "text.frontend=letters is unknown: choose one of phonemes, characters"),
+        (["units=phonemes"], "text.units=phonemes is unknown: choose one of phones, codepoints"),
+        (["voice=xx"], "no voice 'xx'"),
+        (["voice=en-us+typo"], "no voice variant 'typo'"),
+        (["frontend=characters", "symbols=abc"], "must start with '_'"),
+        (["symbols=_abc"], "must start with '_', the blank, not '_abc'"),
+        (["frontend=characters", "symbols=_abc"], "text.edges=false"),
     ],
 )
-def test_impossible_settings(settings, message):
+def test_impossible_settings(overrides, message):
     with pytest.raises(ValueError, match=message):
-        build_frontend(settings, ["abc"])
+        build_frontend(defaults_with(*(f"text.{override}" for override in overrides)).text, ["abc"])
 
 
 def test_phonemes_are_cached_in_a_file_that_notices_damage(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ Spectrograms are an fp32 island: they do not follow autocast.
 import dataclasses
 import os
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,32 +25,17 @@ _MAGNITUDE_FLOOR = 1e-6  # added under the root, so that its gradient is finite 
 
 @dataclass
 class AudioSettings:
-    sample_rate: int = 22050  # Hz
-    n_fft: int = 1024  # samples
-    hop_length: int = 256  # samples per frame
-    win_length: int = 1024  # samples
-    n_mels: int = 80
-    f_min: float = 0.0  # Hz
-    f_max: float | None = None  # Hz; None: half the sample rate
+    sample_rate: int = field(default=22050, metadata={"at_least": 1})  # Hz
+    n_fft: int = field(default=1024, metadata={"at_least": 1})  # samples
+    hop_length: int = field(default=256, metadata={"at_least": 1})  # samples per frame
+    win_length: int = field(default=1024, metadata={"at_least": 1})  # samples
+    n_mels: int = field(default=80, metadata={"at_least": 1})
+    f_min: float = field(default=0.0, metadata={"at_least": 0})  # Hz
+    f_max: float | None = field(default=None, metadata={"above": 0})  # Hz; None: half the sample rate
 
     @property
     def frames_per_second(self) -> float:
         return self.sample_rate / self.hop_length
-
-    def check(self) -> None:
-        """ValueError for what no spectrogram can have, naming the key."""
-        for name in ("sample_rate", "n_fft", "hop_length", "win_length", "n_mels"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"audio.{name}={getattr(self, name)}: must be at least 1")
-        if not self.hop_length <= self.win_length <= self.n_fft or (self.n_fft - self.hop_length) % 2:
-            raise ValueError(
-                f"audio.hop_length={self.hop_length}, win_length={self.win_length}, n_fft={self.n_fft}: must not "
-                "decrease in this order, and n_fft - hop_length must be even"
-            )
-        if not 0 <= self.f_min < (self.f_max or self.sample_rate / 2) <= self.sample_rate / 2:
-            raise ValueError(
-                f"audio.f_min={self.f_min}, audio.f_max={self.f_max}: must rise, from 0 to half the sample rate"
-            )
 
 
 class LinearSpectrogram(nn.Module):
@@ -64,11 +49,7 @@ class LinearSpectrogram(nn.Module):
 
     def __init__(self, n_fft: int, hop_length: int, win_length: int):
         super().__init__()
-        if not 0 < hop_length <= win_length <= n_fft or (n_fft - hop_length) % 2:
-            raise ValueError(
-                f"audio: need hop_length <= win_length <= n_fft and n_fft - hop_length even, "
-                f"got {hop_length}, {win_length}, {n_fft}"
-            )
+        assert 0 < hop_length <= win_length <= n_fft and (n_fft - hop_length) % 2 == 0, (hop_length, win_length, n_fft)
         self.n_fft, self.hop_length, self.win_length = n_fft, hop_length, win_length
         self.register_buffer("window", torch.hann_window(win_length), persistent=False)
 
@@ -106,8 +87,8 @@ class LogMel(nn.Module):
         f_max: float | None = None,
     ):
         super().__init__()
-        self.linear = LinearSpectrogram(n_fft, hop_length, win_length)
         self.register_buffer("filters", mel_filters(sample_rate, n_fft, n_mels, f_min, f_max), persistent=False)
+        self.linear = LinearSpectrogram(n_fft, hop_length, win_length)
 
     def forward(self, audio: Float[Tensor, "B 1 S"], lengths: Int[Tensor, " B"]) -> Float32[Tensor, "B M T"]:
         """audio in [-1, 1], lengths in samples -> log-mel, T = S // hop_length."""
@@ -142,8 +123,7 @@ def mel_filters(
     mel(f) = 3 f / 200 below 1000 Hz, 15 + 27 log(f / 1000) / log(6.4) above.
     """
     f_max = sample_rate / 2 if f_max is None else f_max
-    if not 0 <= f_min < f_max <= sample_rate / 2:
-        raise ValueError(f"audio: need 0 <= f_min < f_max <= {sample_rate / 2:g}, got {f_min:g} and {f_max:g}")
+    assert 0 <= f_min < f_max <= sample_rate / 2, (f_min, f_max, sample_rate)
     log_step = np.log(6.4) / 27
     lowest, highest = (3 * f / 200 if f < 1000 else 15 + np.log(f / 1000) / log_step for f in (f_min, f_max))
     mels = np.linspace(lowest, highest, n_mels + 2)

@@ -19,7 +19,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from vitslite import distributed, randomness, runs
 from vitslite.audio import Features
-from vitslite.config import identity, naming, rules
+from vitslite.config import declared, identity, naming, rules
 from vitslite.config.settings import Config
 from vitslite.datasets.corpus import Corpus, load_corpus
 from vitslite.datasets.loader import Data, Loader, fixed_batches
@@ -62,41 +62,9 @@ def parse(cfg: DictConfig | dict[str, Any], overrides: list[str], sweep: str | N
     config.name, config.run_dir = naming.place(cfg, overrides)
     config.tracking.group = config.tracking.group or (Path(sweep).name if sweep else naming.group_name(overrides))
     config.tracking.job_type = config.tracking.job_type or ("sweep" if sweep else "train")
-    check(config)
-    return config
-
-
-def check(config: Config) -> None:
-    """Combinations of settings that cannot work, each with what to type instead."""
-    for part in (
-        config.trainer,
-        config.validation,
-        config.tracking,
-        config.objective,
-        config.audio,
-        config.model.alignment,
-    ):
-        part.check()
+    declared.check(config)
     rules.check(config)
-    model = config.model
-    if ".." in config.name or config.name.startswith("/"):
-        raise ValueError(f"name={config.name}: a name, not a path; run_dir=... says where a run lies")
-    if Path(config.run_dir).exists() and not Path(config.run_dir).is_dir():
-        raise ValueError(f"run_dir={config.run_dir} is a file: give a directory")
-    judged = config.discriminator.segment_frames
-    if config.discriminator.kind != "none" and model.segment_frames is not None and model.segment_frames < judged:
-        raise ValueError(
-            f"discriminator.segment_frames={judged} is more than the model decodes: "
-            f"set it to model.segment_frames={model.segment_frames} or less"
-        )
-    if config.data.batch_size % (config.trainer.accumulate * distributed.world_size()):
-        raise ValueError(
-            f"data.batch_size={config.data.batch_size} does not divide into trainer.accumulate="
-            f"{config.trainer.accumulate} micro-batches on {distributed.world_size()} ranks: make it a multiple of "
-            f"{config.trainer.accumulate * distributed.world_size()}"
-        )
-    if config.threads is not None and config.threads < 1:
-        raise ValueError(f"threads={config.threads}: give at least 1, or null for all cores")
+    return config
 
 
 def known_keys() -> list[str]:

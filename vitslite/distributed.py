@@ -45,8 +45,6 @@ def session(device: str = "auto", threads: int | None = None) -> Iterator[torch.
 
     `device` is auto (a GPU if there is one), cpu or cuda; `threads` those of the CPU (None: as torch has it).
     """
-    if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"trainer.device={device}: choose auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("trainer.device=cuda, but torch sees no GPU here: use trainer.device=cpu")
     on_gpu = torch.cuda.is_available() and device != "cpu"

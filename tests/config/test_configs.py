@@ -102,7 +102,7 @@ def test_every_experiment_runs(compose, experiment, tmp_path):
         (["objective.kl=carried_mean", "objective.regulariser.free_bits=0.1"], r"use objective\.kl=half_analytic"),
         (["objective.kl=closed_form", "model.alignment.kind=forward_sum"], r"or model\.alignment\.kind=mas"),
         (["objective.kl=k3"], r"kl/k3"),
-        (["objective.regulariser.balance=both"], r"balance=both: choose none, sides, channels"),
+        (["objective.regulariser.balance=both"], r"balance=both is unknown: choose one of none, sides, channels"),
         (["model.posterior.kind=residual"], r"add model/flow=none \(it is mean_only\)"),
         (["model.posterior.kind=residual", "model/flow=none"], r"add model\.alignment\.score=mel"),
         (

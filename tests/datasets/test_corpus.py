@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import soundfile
-from common import SHARED
+from common import SHARED, defaults_with
 
 from vitslite.audio import AudioSettings, write_wav
 from vitslite.datasets.collate import ClipReader
@@ -231,18 +231,20 @@ def test_metadata_is_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("overrides", "message"),
     [
-        ({"kind": "lj"}, "data.kind=lj: type demo or ljspeech"),
-        ({"kind": "ljspeech", "root": None}, "data.root=/path/to/LJSpeech-1.1"),
-        ({"peak": 2.0}, "data.peak=2: must"),
-        ({"validation_fraction": 0.6, "test_fraction": 0.5}, "leave something to train on"),
-        ({"max_utterances": 0}, "data.max_utterances=0"),
+        (["kind=lj"], r"data.kind=lj is unknown: choose one of demo, ljspeech"),
+        (["kind=ljspeech"], "data.root=/path/to/LJSpeech-1.1"),
+        (["peak=2"], "data.peak=2: must be above 0 and at most 1, or null"),
+        (["validation_fraction=0.6", "test_fraction=0.5"], "test_fraction=0.5 leave nothing to train on"),
+        (["validation_fraction=-0.1"], "data.validation_fraction=-0.1: must be at least 0"),
+        (["max_utterances=0"], "data.max_utterances=0: must be at least 1, or null"),
+        (["max_seconds=0"], "data.max_seconds=0: must be above 0"),
     ],
 )
-def test_impossible_settings(settings, message):
+def test_impossible_settings(overrides, message):
     with pytest.raises(ValueError, match=message):
-        load_corpus(DataSettings(**settings), CHARACTERS, AUDIO)
+        defaults_with(*(f"data.{override}" for override in overrides))
 
 
 def test_one_clip_is_not_enough(tmp_path):

@@ -1,4 +1,4 @@
-"""What several tests share: where things are, and reading back what a run has left."""
+"""What several tests share: where things are, the schema's defaults, and reading back what a run has left."""
 
 import json
 import subprocess
@@ -6,9 +6,18 @@ import sys
 from pathlib import Path
 
 import torch
+from omegaconf import OmegaConf
+
+from vitslite import build
+from vitslite.config.settings import Config
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared"  # real speech, beside the project on some machines; never part of it
+
+
+def defaults_with(*overrides: str) -> Config:
+    """The defaults of the dataclasses, without configs/, and these changes; refused where a run would refuse them."""
+    return build.parse(OmegaConf.from_dotlist(list(overrides)), list(overrides))
 
 
 def losses(path: Path) -> list[tuple]:

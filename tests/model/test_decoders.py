@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from common import defaults_with
 from torch import nn
 
 from vitslite.model.decoders import (
@@ -174,25 +175,31 @@ def test_a_full_scale_sine_is_within_the_magnitude_limit():
 # ---------------------------------------------------------------------------------------- settings
 
 
-def hifigan(**changes):
-    return DecoderSettings(kind="hifigan", hifigan=HiFiGANSettings(channels=32, **changes))
-
-
 @pytest.mark.parametrize(
-    "settings, hop_length, message",
+    "overrides, message",
     [
-        (DecoderSettings(kind="vocos"), 256, "model.decoder.kind=vocos is unknown: choose one of hifigan, istft"),
-        (hifigan(), 320, "model.decoder.hifigan.upsample_rates=.* make 256 samples .* audio.hop_length=320"),
-        (hifigan(upsample_kernels=[16, 16, 4]), 256, "upsample_kernels=.*one for each"),
-        (hifigan(upsample_kernels=[16, 16, 4, 3]), 256, "upsample_kernels=.*even number"),
-        (hifigan(resblock_dilations=[[1, 3]]), 256, "resblock_dilations has 1 lists"),
-        (hifigan(resblock_kind="3"), 256, "resblock_kind=3 is unknown"),
-        (hifigan(resblock_kernels=[3, 7, 10]), 256, "kernel=10 has no middle"),
-        (DecoderSettings(kind="hifigan", hifigan=HiFiGANSettings(channels=24)), 256, "channels=24 cannot be halved 4"),
-        (DecoderSettings(kind="istft"), 275, "audio.hop_length=275 even"),
-        (DecoderSettings(kind="istft", istft=ISTFTSettings(kernel=4)), 256, "kernel=4 has no middle"),
+        (["kind=vocos"], "model.decoder.kind=vocos is unknown: choose one of hifigan, istft"),
+        (["hop_length=320"], "model.decoder.hifigan.upsample_rates=.* make 256 samples .* audio.hop_length=320"),
+        (["hifigan.upsample_kernels=[16,16,4]"], "upsample_kernels=.*one for each"),
+        (["hifigan.upsample_kernels=[16,16,4,3]"], "upsample_kernels=.*even number"),
+        (["hifigan.upsample_kernels=[16,16,4,0]"], r"upsample_kernels\[3\]=0: must be at least 1"),
+        (["hifigan.resblock_dilations=[[1,3]]"], "resblock_dilations has 1 lists"),
+        (["hifigan.resblock_dilations=[[1,3],[1,3],[1,0]]"], r"resblock_dilations\[2\]\[1\]=0: must be at least 1"),
+        (["hifigan.resblock_kind='3'"], "resblock_kind=3 is unknown: choose one of 1, 2"),
+        (["hifigan.resblock_kernels=[3,7,10]"], r"resblock_kernels\[2\]=10: must be odd, say 11"),
+        (["hifigan.channels=24"], "channels=24 cannot be halved 4"),
+        (["kind=istft", "hop_length=275", "n_fft=1025"], "audio.hop_length=275 even"),
+        (["kind=istft", "istft.kernel=4"], "kernel=4: must be odd, say 5"),
     ],
 )
-def test_settings_that_cannot_work_say_so(settings, hop_length, message):
+def test_settings_that_cannot_work_say_so(overrides, message):
+    of_audio = ("hop_length", "n_fft")
+    dotted = [f"audio.{o}" if o.startswith(of_audio) else f"model.decoder.{o}" for o in overrides]
     with pytest.raises(ValueError, match=message):
-        build_decoder(settings, 8, hop_length)
+        defaults_with(*dotted)
+
+
+def test_the_decoder_that_is_not_used_need_not_fit():
+    defaults_with("model.decoder.kind=istft", "audio.hop_length=320")
+    with pytest.raises(AssertionError):
+        build_decoder(DecoderSettings(), 8, 320)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from common import defaults_with
 
 from vitslite.model.discriminators import (
     DiscriminatorSettings,
@@ -125,15 +126,18 @@ def test_weight_norm_can_be_left_out():
 
 
 @pytest.mark.parametrize(
-    "changes, message",
+    "kind, override, message",
     [
-        ({"kind": "msd"}, "discriminator.kind=msd is unknown: choose one of none, mpd, mrd, mpd_mrd, vits"),
-        ({"kind": "mpd", "periods": []}, "discriminator.periods"),
-        ({"kind": "mpd", "period_channels": []}, "discriminator.period_channels"),
-        ({"kind": "mrd", "resolutions": [512, 1023]}, "discriminator.resolutions=.512, 1023."),
-        ({"kind": "mpd", "start_step": -1}, "start_step >= 0"),
+        ("msd", "weight_norm=true", "discriminator.kind=msd is unknown: choose one of none, mpd, mrd, mpd_mrd, vits"),
+        ("mpd", "periods=[]", "discriminator.periods"),
+        ("mpd", "periods=[2,0]", r"discriminator.periods\[1\]=0: must be at least 1"),
+        ("mpd", "period_channels=[]", "discriminator.period_channels"),
+        ("mrd", "resolutions=[512,1023]", "discriminator.resolutions=.512, 1023."),
+        ("mrd", "resolutions=[512,4]", r"discriminator.resolutions\[1\]=4: must be at least 8"),
+        ("mpd", "start_step=-1", "discriminator.start_step=-1: must be at least 0"),
+        ("mpd", "segment_frames=0", "discriminator.segment_frames=0: must be at least 1"),
     ],
 )
-def test_settings_that_cannot_work_say_so(changes, message):
+def test_settings_that_cannot_work_say_so(kind, override, message):
     with pytest.raises(ValueError, match=message):
-        build_discriminator(DiscriminatorSettings(**changes))
+        defaults_with(f"discriminator.kind={kind}", f"discriminator.{override}")

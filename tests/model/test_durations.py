@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from common import defaults_with
 from torch import nn
 
 from vitslite import randomness
@@ -328,16 +329,17 @@ def test_stochastic_durations_learn_a_distribution():
 
 
 @pytest.mark.parametrize(
-    "changes, message",
+    "override, message",
     [
-        ({"kind": "normal"}, "model.duration.kind=normal is unknown: choose one of stochastic, deterministic"),
-        ({"kernel": 4}, "model.duration.kernel=4: give an odd number"),
-        ({"n_flows": 1}, "model.duration.n_flows=1"),
-        ({"n_bins": 1}, "n_bins >= 2"),
-        ({"tail_bound": 0.0}, "tail_bound > 0"),
-        ({"dropout": 1.0}, "dropout of 1.0"),
+        ("kind=normal", "model.duration.kind=normal is unknown: choose one of stochastic, deterministic"),
+        ("rounding=floor", "model.duration.rounding=floor is unknown: choose one of ceil, nearest"),
+        ("kernel=4", "model.duration.kernel=4: must be odd"),
+        ("n_flows=1", "model.duration.n_flows=1: must be at least 2"),
+        ("n_bins=1", "model.duration.n_bins=1: must be at least 2"),
+        ("tail_bound=0", "model.duration.tail_bound=0: must be above 0"),
+        ("dropout=1", "model.duration.dropout=1: must be at least 0 and below 1"),
     ],
 )
-def test_settings_that_cannot_work_say_so(changes, message):
+def test_settings_that_cannot_work_say_so(override, message):
     with pytest.raises(ValueError, match=message):
-        build_durations(DurationSettings(**changes), HIDDEN)
+        defaults_with(f"model.duration.{override}")

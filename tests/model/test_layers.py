@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from common import defaults_with
 
 from vitslite.model.layers import ChannelLayerNorm, Dropout, FeedForward, RelativeSelfAttention, WaveNet
 from vitslite.tensors import sequence_mask
@@ -34,8 +35,10 @@ def test_dropout_does_not_depend_on_the_batch_or_on_padding():
 
 @pytest.mark.parametrize("p", [-0.1, 1.0])
 def test_dropout_outside_its_range_is_an_error(p):
-    with pytest.raises(ValueError, match="outside"):
+    with pytest.raises(AssertionError, match="outside"):
         Dropout(p, "test")
+    with pytest.raises(ValueError, match=f"model.text_encoder.dropout={p:g}: must be at least 0 and below 1"):
+        defaults_with(f"model.text_encoder.dropout={p}")
 
 
 def test_channel_layer_norm():
@@ -109,7 +112,12 @@ def test_padding_does_not_reach_valid_positions(layer):
 
 
 def test_bad_sizes_are_errors():
-    with pytest.raises(ValueError, match="odd number, say 5"):
+    with pytest.raises(AssertionError, match="has no middle"):
         WaveNet(4, 4, 1, 1, weight_norm=False)
-    with pytest.raises(ValueError, match="n_heads=3 does not divide"):
+    for part in ("text_encoder", "posterior", "flow"):
+        with pytest.raises(ValueError, match=f"model.{part}.kernel=4: must be odd, say 5"):
+            defaults_with(f"model.{part}.kernel=4")
+    with pytest.raises(AssertionError, match="do not divide"):
         RelativeSelfAttention(4, 3, 4, 0.0, "test")
+    with pytest.raises(ValueError, match="n_heads=5 does not divide model.text_encoder.hidden=192"):
+        defaults_with("model.text_encoder.n_heads=5")

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from common import defaults_with
 
 from vitslite.model.posterior_encoder import PosteriorEncoder, PosteriorEncoderSettings
 from vitslite.tensors import sequence_mask
@@ -50,7 +51,7 @@ def test_with_a_skip_the_noise_starts_near_one():
 
 def test_unknown_input_is_an_error():
     with pytest.raises(ValueError, match="model.posterior.input=log.* linear, mel"):
-        PosteriorEncoder(PosteriorEncoderSettings(input="log"), 10, 6)
+        defaults_with("model.posterior.input=log")
 
 
 def test_the_posterior_is_fp32_under_autocast():

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from common import defaults_with
 from lab import F64, ONE_D_KL, FlowOf, bent, cosine_shift, latents, leaves_of, line, moments, quadrature
 
 from vitslite.objectives.kl import (
@@ -129,7 +130,7 @@ def test_t23_k3_is_never_negative_and_unbiased_where_its_variance_exists():
     assert float(k3.min()) >= 0
     assert float((k3 * weights).sum()) == pytest.approx(moments(half_analytic, **case)[0], abs=1e-8)
     with pytest.raises(ValueError, match="every run logs it as kl/k3"):
-        ObjectiveSettings(kl="k3").check()
+        defaults_with("objective.kl=k3")
 
 
 # --------------------------------------------------------------------------------------------------- gradients

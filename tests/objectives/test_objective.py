@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from common import defaults_with
 
 from vitslite.audio import AudioSettings
 from vitslite.objectives import adversarial
@@ -262,6 +263,6 @@ def test_mel_is_zero_for_a_perfect_copy_and_grows_with_the_error():
 
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match=r"objective.kl=exact.*half_analytic"):
-        objective(kl="exact")
+        defaults_with("objective.kl=exact")
     with pytest.raises(ValueError, match="objective.extra_resolutions"):
-        objective(extra_resolutions=[[512, 128]])
+        defaults_with("objective.extra_resolutions=[[512,128]]")

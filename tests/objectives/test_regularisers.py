@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from common import defaults_with
 from lab import F64, ONE_D_KL, FlowOf, latents, leaves_of
 from torch import nn
 
@@ -122,16 +123,16 @@ def test_t33_schedules():
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("overrides", "message"),
     [
-        ({"schedule": "linear"}, "schedule=linear: choose constant, warmup, cyclic"),
-        ({"schedule": "warmup"}, "needs objective.regulariser.steps"),
-        ({"balance": "both"}, "balance=both: choose none, sides, channels"),
-        ({"floor": 2.0}, "floor=2.0: must be between 0 and 1"),
-        ({"free_bits": -1.0}, "free_bits=-1.0"),
-        ({"free_bits": 0.1, "balance": "sides"}, "choose one of them"),
+        (["schedule=linear"], "regulariser.schedule=linear is unknown: choose one of constant, warmup, cyclic"),
+        (["schedule=warmup"], "needs objective.regulariser.steps"),
+        (["balance=both"], "regulariser.balance=both is unknown: choose one of none, sides, channels"),
+        (["floor=2"], "objective.regulariser.floor=2: must be at least 0 and at most 1"),
+        (["free_bits=-1"], "objective.regulariser.free_bits=-1: must be at least 0"),
+        (["free_bits=0.1", "balance=sides"], "choose one of them"),
     ],
 )
-def test_what_has_no_meaning_is_refused(settings, message):
+def test_what_has_no_meaning_is_refused(overrides, message):
     with pytest.raises(ValueError, match=message):
-        RegulariserSettings(**settings).check()
+        defaults_with(*(f"objective.regulariser.{override}" for override in overrides))

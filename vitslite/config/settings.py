@@ -20,7 +20,8 @@ class Config:
     seed: int = 0
     name: str | None = None  # of the run; default: made from the overrides
     run_dir: str | None = None  # default: runs/<name>
-    threads: int | None = None  # CPU threads; default: all cores. Part of what makes a resume bit-exact
+    # CPU threads; default: all cores. Part of what makes a resume bit-exact.
+    threads: int | None = field(default=None, metadata={"at_least": 1})
     text: TextSettings = field(default_factory=TextSettings)
     data: DataSettings = field(default_factory=DataSettings)
     audio: AudioSettings = field(default_factory=AudioSettings)

@@ -16,23 +16,26 @@ _TOLERATED_FAULTS = 10  # missing or corrupt clips, in small corpora where data.
 
 @dataclass
 class DataSettings:
-    kind: str = "demo"  # or "ljspeech": a folder of yours, in LJSpeech's layout (data/README.md)
+    # ljspeech: a folder of yours, in LJSpeech's layout (data/README.md)
+    kind: str = field(default="demo", metadata={"choices": ("demo", "ljspeech")})
     root: str | None = None  # that folder
     cache: str = "~/.cache/vitslite"  # phonemes, decoded clips, and the demo corpus
-    n_sentences: int = 1200  # of the demo corpus
+    n_sentences: int = field(default=1200, metadata={"at_least": 1})  # of the demo corpus
     demo_seed: int = 0
     demo_voice: str = "en-us+f5"
-    batch_size: int = 16  # utterances per step, over all ranks and micro-batches
-    n_workers: int = 0  # processes that load data, per rank; 0: the trainer's own
+    batch_size: int = field(default=16, metadata={"at_least": 1})  # utterances per step, of all ranks and micro-batches
+    n_workers: int = field(default=0, metadata={"at_least": 0})  # processes that load data, per rank; 0: the trainer's
     cache_audio: bool = True  # decode the training clips once, into a file in `cache`; false: whenever they are used
-    pad_multiple: int = 1  # round token and frame counts of a batch up to this: fewer shapes for compilers
-    peak: float | None = None  # scale every clip so that its loudest sample is here (0 to 1); null: as recorded
-    validation_fraction: float = 0.05
-    test_fraction: float = 0.1
-    max_seconds: float = 20.0  # longer clips are skipped
-    max_characters: int = 1000  # longer texts are skipped
+    # Round token and frame counts of a batch up to this: fewer shapes for compilers.
+    pad_multiple: int = field(default=1, metadata={"at_least": 1})
+    # Scale every clip so that its loudest sample is here; null: as recorded.
+    peak: float | None = field(default=None, metadata={"above": 0, "at_most": 1})
+    validation_fraction: float = field(default=0.05, metadata={"at_least": 0})
+    test_fraction: float = field(default=0.1, metadata={"at_least": 0})
+    max_seconds: float = field(default=20.0, metadata={"above": 0})  # longer clips are skipped
+    max_characters: int = field(default=1000, metadata={"at_least": 1})  # longer texts are skipped
     max_bad: float = 0.01  # share of missing or corrupt clips that stops the run (10 are tolerated always)
-    max_utterances: int | None = None  # use the first so many rows only
+    max_utterances: int | None = field(default=None, metadata={"at_least": 1})  # use the first so many rows only
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,6 @@ def load_corpus(
     The frontend of a checkpoint may be given; otherwise its vocabulary comes from the texts. ValueError: nothing
     usable, or more than max(10, data.max_bad) clips missing or corrupt.
     """
-    _check(data)
     root, cache = _root(data), Path(data.cache).expanduser()
     skipped = Skipped()
     rows = read_metadata(root / "metadata.csv", skipped)[: data.max_utterances]
@@ -118,28 +120,10 @@ def load_corpus(
     return Corpus(*_split(used, data.validation_fraction, data.test_fraction), frontend, root, skipped)
 
 
-def _check(data: DataSettings) -> None:
-    if data.kind not in ("demo", "ljspeech"):
-        raise ValueError(f"data.kind={data.kind}: type demo or ljspeech")
-    if data.peak is not None and not 0 < data.peak <= 1:
-        raise ValueError(f"data.peak={data.peak:g}: must be above 0 and at most 1, or null")
-    fractions = data.validation_fraction, data.test_fraction
-    if min(fractions) < 0 or sum(fractions) >= 1:
-        raise ValueError(
-            f"data.validation_fraction={fractions[0]:g} and data.test_fraction={fractions[1]:g}: must be 0 or more and "
-            "leave something to train on"
-        )
-    for name in ("max_seconds", "max_characters", "max_utterances", "n_sentences"):
-        if (value := getattr(data, name)) is not None and value <= 0:
-            raise ValueError(f"data.{name}={value:g}: must be above 0")
-
-
 def _root(data: DataSettings) -> Path:
     if data.kind == "demo":
         jobs = min(os.cpu_count() or 1, 8)
         return make_demo_corpus(Path(data.cache), data.n_sentences, data.demo_seed, data.demo_voice, jobs)
-    if data.root is None:
-        raise ValueError("data.root is not set: type data.root=/path/to/LJSpeech-1.1, the folder with metadata.csv")
     return Path(data.root).expanduser()
 
 

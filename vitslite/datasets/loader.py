@@ -23,7 +23,7 @@ class Loader:
     """Batches of one rank. The batch of a step depends on (seed, step, rank) only; `data.n_workers` changes nothing.
 
     Clips come from one file in the folder `cache` (audio_cache.py), which is made now if it is not there; without
-    `cache` from their own files. ValueError: settings that cannot work, or the file cannot be made.
+    `cache` from their own files. ValueError: fewer clips than a batch has, or the file cannot be made.
     """
 
     def __init__(
@@ -37,10 +37,6 @@ class Loader:
         pin_memory: bool = False,
         cache: Path | None = None,
     ):
-        if data.n_workers < 0:
-            raise ValueError(f"data.n_workers={data.n_workers}: must be 0 or more")
-        if data.pad_multiple < 1:
-            raise ValueError(f"data.pad_multiple={data.pad_multiple}: must be at least 1")
         self.utterances, self.data, self.hop_length, self.seed = utterances, data, audio.hop_length, seed
         self.sampler = Sampler([u.n_frames for u in utterances], data.batch_size, seed, rank, world_size)
         self.steps_per_epoch = self.sampler.steps_per_epoch

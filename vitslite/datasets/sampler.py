@@ -18,15 +18,11 @@ class Sampler:
     """
 
     def __init__(self, lengths: list[int], batch_size: int, seed: int, rank: int = 0, world_size: int = 1):
-        if batch_size < 1:
-            raise ValueError(f"data.batch_size={batch_size}: must be at least 1")
         if len(lengths) < batch_size:
             raise ValueError(
                 f"{len(lengths)} training clips < data.batch_size={batch_size}: "
                 f"type data.batch_size={len(lengths)} or less"
             )
-        if batch_size % world_size:
-            raise ValueError(f"data.batch_size={batch_size} (over all ranks) is not a multiple of {world_size} ranks")
         self.lengths, self.batch_size, self.seed = torch.tensor(lengths), batch_size, seed
         self.rank, self.world_size = rank, world_size
         self.steps_per_epoch = len(lengths) // batch_size
@@ -37,11 +33,7 @@ class Sampler:
 
         Ranks and parts take turns along the sorted batch, so that their lengths are alike.
         """
-        if self.batch_size % (self.world_size * n_parts):
-            raise ValueError(
-                f"data.batch_size={self.batch_size} is not a multiple of "
-                f"{self.world_size} ranks x {n_parts} accumulation parts"
-            )
+        assert self.batch_size % (self.world_size * n_parts) == 0, (self.batch_size, self.world_size, n_parts)
         epoch, position = divmod(step, self.steps_per_epoch)
         if self._epoch[0] != epoch:
             self._epoch = (epoch, self._make_epoch(epoch))

@@ -18,9 +18,8 @@ The other alignments: `uniform` durations, those given by the corpus, and all pa
 """
 
 import contextlib
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 
 import torch
@@ -41,21 +40,17 @@ _SMALL_SCORE = 2**18  # cells of a batch: 1 MB, which stays in a core's own cach
 class AlignmentSettings:
     """Defaults: the search of VITS. The penalty and the noise are aids for early training, and fade."""
 
-    kind: str = "mas"  # mas: the best path; forward_sum: all paths; uniform: even; given: as the corpus knows them
-    score: str = "latent"  # what mas and forward_sum look at: z_p under the text prior; mel: the frame under a mel head
-    diagonal_steps: int = 0  # training steps over which a penalty of our own fades, see `penalised`; 0 = never any
-    diagonal_weight: float = 8.0  # nats per channel at the far corner, in the first step
-    noise: float = 0.0  # times the standard deviation of the score over valid cells; VITS2 has 0.01
-    noise_steps: int = 5000  # training steps over which the noise fades
-
-    def check(self) -> None:
-        """ValueError naming the first setting that cannot work."""
-        for name, choices in (("kind", KINDS), ("score", SCORES)):
-            if (value := getattr(self, name)) not in choices:
-                raise ValueError(f"model.alignment.{name}={value} is unknown: choose one of {', '.join(choices)}")
-        for name in ("diagonal_steps", "diagonal_weight", "noise", "noise_steps"):
-            if not 0 <= (value := getattr(self, name)) < math.inf:
-                raise ValueError(f"model.alignment.{name}={value}: must be 0 or more")
+    # mas: the best path; forward_sum: all paths; uniform: even; given: as the corpus knows them
+    kind: str = field(default="mas", metadata={"choices": KINDS})
+    # What mas and forward_sum look at; latent: z_p under the text prior; mel: the frame under a mel head.
+    score: str = field(default="latent", metadata={"choices": SCORES})
+    # Training steps over which a penalty of our own fades, see `penalised`; 0 = never any.
+    diagonal_steps: int = field(default=0, metadata={"at_least": 0})
+    # Nats per channel at the far corner, in the first step.
+    diagonal_weight: float = field(default=8.0, metadata={"at_least": 0})
+    # Times the standard deviation of the score over valid cells; VITS2 has 0.01.
+    noise: float = field(default=0.0, metadata={"at_least": 0})
+    noise_steps: int = field(default=5000, metadata={"at_least": 0})  # training steps over which the noise fades
 
 
 def search(

@@ -29,53 +29,51 @@ _SLOPE = 0.1  # of the leaky ReLUs; the last one of HiFi-GAN has torch's default
 class HiFiGANSettings:
     """Defaults: HiFi-GAN V1 as in VITS, 14,337,024 parameters for 192 latent channels."""
 
-    channels: int = 512  # after the first convolution; halved by each upsampling
-    upsample_rates: list[int] = field(default_factory=lambda: [8, 8, 2, 2])  # their product is audio.hop_length
-    upsample_kernels: list[int] = field(default_factory=lambda: [16, 16, 4, 4])
-    resblock_kind: str = "1"  # "1": two convolutions per dilation, as published; "2": one, light
-    resblock_kernels: list[int] = field(default_factory=lambda: [3, 7, 11])
-    resblock_dilations: list[list[int]] = field(default_factory=lambda: [[1, 3, 5], [1, 3, 5], [1, 3, 5]])
+    channels: int = field(default=512, metadata={"at_least": 1})  # of the first convolution; halved by each upsampling
+    # Their product is audio.hop_length.
+    upsample_rates: list[int] = field(default_factory=lambda: [8, 8, 2, 2], metadata={"at_least": 1})
+    upsample_kernels: list[int] = field(default_factory=lambda: [16, 16, 4, 4], metadata={"at_least": 1})
+    # "1": two convolutions per dilation, as published; "2": one, light
+    resblock_kind: str = field(default="1", metadata={"choices": ("1", "2")})
+    resblock_kernels: list[int] = field(default_factory=lambda: [3, 7, 11], metadata={"at_least": 1, "odd": True})
+    resblock_dilations: list[list[int]] = field(default_factory=lambda: [[1, 3, 5]] * 3, metadata={"at_least": 1})
     weight_norm: bool = True
 
 
 @dataclass
 class ISTFTSettings:
-    channels: int = 192
-    n_layers: int = 4
-    expansion: int = 3  # hidden channels of each block, as a multiple of `channels`
-    kernel: int = 7  # frames; odd
+    channels: int = field(default=192, metadata={"at_least": 1})
+    n_layers: int = field(default=4, metadata={"at_least": 0})
+    expansion: int = field(default=3, metadata={"at_least": 1})  # hidden channels of a block, per one of `channels`
+    kernel: int = field(default=7, metadata={"at_least": 1, "odd": True})  # frames
 
 
 @dataclass
 class DecoderSettings:
-    kind: str = "hifigan"
+    kind: str = field(default="hifigan", metadata={"choices": KINDS})
     hifigan: HiFiGANSettings = field(default_factory=HiFiGANSettings)
     istft: ISTFTSettings = field(default_factory=ISTFTSettings)
 
 
 def build_decoder(settings: DecoderSettings, n_latent: int, hop_length: int) -> nn.Module:
-    """A module with forward(z [B D T], mask [B 1 T] or None) -> audio [B 1 T * hop_length].
-
-    Raises ValueError where the kind is unknown or its settings do not fit `hop_length`.
-    """
+    """A module with forward(z [B D T], mask [B 1 T] or None) -> audio [B 1 T * hop_length]."""
     if settings.kind == "hifigan":
         return HiFiGAN(settings.hifigan, n_latent, hop_length)
-    if settings.kind == "istft":
-        return ISTFTDecoder(settings.istft, n_latent, hop_length)
-    raise ValueError(f"model.decoder.kind={settings.kind} is unknown: choose one of {', '.join(KINDS)}")
+    assert settings.kind == "istft", settings.kind
+    return ISTFTDecoder(settings.istft, n_latent, hop_length)
 
 
 class HiFiGAN(nn.Module):
     """HiFi-GAN generator: upsample step by step, each step followed by residual blocks of several widths, averaged.
 
     Source: Kong et al. 2020 (HiFi-GAN), section 2.2; as in VITS, the first and last convolution have no weight norm
-    and the last no bias. Raises ValueError where `upsample_rates` do not multiply to `hop_length`.
+    and the last no bias. `upsample_rates` multiply to `hop_length`.
     """
 
     def __init__(self, settings: HiFiGANSettings, n_latent: int, hop_length: int):
         super().__init__()
         s = settings
-        _check_hifigan(s, hop_length)
+        assert math.prod(s.upsample_rates) == hop_length, (s.upsample_rates, hop_length)
         self.rates = list(s.upsample_rates)
         self.n_blocks = len(s.resblock_kernels)
         self.conv_pre = same_conv(n_latent, s.channels, 7)
@@ -134,8 +132,7 @@ class ISTFTDecoder(nn.Module):
     def __init__(self, settings: ISTFTSettings, n_latent: int, hop_length: int):
         super().__init__()
         s = settings
-        if hop_length % 2:
-            raise ValueError(f"model.decoder.kind=istft centres its frames: make audio.hop_length={hop_length} even")
+        assert hop_length % 2 == 0, f"frames of {hop_length} samples have no centre"
         n_fft = 4 * hop_length
         self.max_log_magnitude = math.log(n_fft / 2)
         self.conv_in = same_conv(n_latent, s.channels, s.kernel)
@@ -199,28 +196,3 @@ def overlap_add(spectrum: Complex64[Tensor, "B T F"], window: Float[Tensor, " K"
 
 def _masked(x: Float[Tensor, "B C N"], mask: Bool[Tensor, "B 1 N"] | None) -> Float[Tensor, "B C N"]:
     return x if mask is None else x * mask
-
-
-def _check_hifigan(s: HiFiGANSettings, hop_length: int) -> None:
-    where = "model.decoder.hifigan"
-    rates, kernels = list(s.upsample_rates), list(s.upsample_kernels)
-    if math.prod(rates) != hop_length:
-        raise ValueError(
-            f"{where}.upsample_rates={rates} make {math.prod(rates)} samples of a frame, but "
-            f"audio.hop_length={hop_length}: give rates whose product is {hop_length}"
-        )
-    fits = [k >= r and (k - r) % 2 == 0 for r, k in zip(rates, kernels, strict=False)]
-    if len(rates) != len(kernels) or not all(fits):
-        raise ValueError(
-            f"{where}.upsample_kernels={kernels}: give one for each of upsample_rates={rates}, "
-            "at least as large and larger by an even number; twice the rate is usual"
-        )
-    if len(s.resblock_kernels) != len(s.resblock_dilations):
-        raise ValueError(
-            f"{where}.resblock_dilations has {len(s.resblock_dilations)} lists, "
-            f"one is needed for each of resblock_kernels={list(s.resblock_kernels)}"
-        )
-    if s.channels % 2 ** len(rates):
-        raise ValueError(f"{where}.channels={s.channels} cannot be halved {len(rates)} times, once per upsampling")
-    if s.resblock_kind not in ("1", "2"):
-        raise ValueError(f'{where}.resblock_kind={s.resblock_kind} is unknown: choose "1" (published) or "2" (light)')

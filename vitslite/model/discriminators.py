@@ -27,22 +27,20 @@ _SLOPE = 0.1  # of the leaky ReLUs
 class DiscriminatorSettings:
     """Defaults of the sizes: as published. Their width is the price: half the channels cost less than a quarter."""
 
-    kind: str = "none"
-    periods: list[int] = field(default_factory=lambda: [2, 3, 5, 7, 11])  # samples
-    period_channels: list[int] = field(default_factory=lambda: [32, 128, 512, 1024, 1024])
-    resolutions: list[int] = field(default_factory=lambda: [512, 1024, 2048])  # n_fft in samples; the hop is a quarter
-    resolution_channels: int = 32
+    kind: str = field(default="none", metadata={"choices": KINDS})
+    periods: list[int] = field(default_factory=lambda: [2, 3, 5, 7, 11], metadata={"at_least": 1})  # samples
+    period_channels: list[int] = field(default_factory=lambda: [32, 128, 512, 1024, 1024], metadata={"at_least": 1})
+    # n_fft in samples; the hop is a quarter
+    resolutions: list[int] = field(default_factory=lambda: [512, 1024, 2048], metadata={"at_least": 8})
+    resolution_channels: int = field(default=32, metadata={"at_least": 1})
     weight_norm: bool = True
-    segment_frames: int = 32  # length of the excerpt it sees
-    start_step: int = 0  # training steps before the discriminators join
+    segment_frames: int = field(default=32, metadata={"at_least": 1})  # length of the excerpt it sees
+    start_step: int = field(default=0, metadata={"at_least": 0})  # training steps before the discriminators join
 
 
 def build_discriminator(settings: DiscriminatorSettings) -> "Discriminator | None":
-    """None for kind "none". Raises ValueError for an unknown kind and for sizes that cannot work."""
-    s = settings
-    if s.kind not in KINDS:
-        raise ValueError(f"discriminator.kind={s.kind} is unknown: choose one of {', '.join(KINDS)}")
-    return None if s.kind == "none" else Discriminator(s)
+    """None for kind "none"."""
+    return None if settings.kind == "none" else Discriminator(settings)
 
 
 class Discriminator(nn.Module):
@@ -51,7 +49,7 @@ class Discriminator(nn.Module):
     def __init__(self, settings: DiscriminatorSettings):
         super().__init__()
         self.settings = s = settings
-        _check(s)
+        assert s.kind in KINDS, s.kind
         self.judges = nn.ModuleList()  # the sub-discriminators; the name that checkpoints know
         if s.kind == "vits":
             self.judges.append(ScaleDiscriminator())
@@ -163,16 +161,3 @@ def _run(convs: nn.ModuleList, conv_post: nn.Module, x: Tensor) -> Discriminator
         features.append(x)
     score = conv_post(x)
     return DiscriminatorOutput(score.flatten(1), [*features, score])
-
-
-def _check(s: DiscriminatorSettings) -> None:
-    if not s.periods or min(s.periods) < 1:
-        raise ValueError(f"discriminator.periods={list(s.periods)}: give at least one, in samples, such as [2, 3, 5]")
-    if not s.period_channels or min(s.period_channels) < 1:
-        raise ValueError(f"discriminator.period_channels={list(s.period_channels)}: give at least one positive number")
-    if not s.resolutions or any(n < 8 or n % 4 for n in s.resolutions):
-        raise ValueError(f"discriminator.resolutions={list(s.resolutions)}: give transform sizes that divide by 4")
-    if s.segment_frames < 1 or s.start_step < 0:
-        raise ValueError(
-            f"discriminator: need segment_frames >= 1 and start_step >= 0, got {s.segment_frames} and {s.start_step}"
-        )

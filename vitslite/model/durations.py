@@ -7,7 +7,7 @@ predict(h, token_mask, keys, noise_scale) -> log-durations [B, L], natural logar
 `keys` are the random keys of randomness.py, for noise; `dropout_keys` those for dropout, None in evaluation.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -27,27 +27,23 @@ ROUNDINGS = {"ceil": torch.ceil, "nearest": torch.round}
 class DurationSettings:
     """Defaults: the stochastic predictor of VITS. Its deterministic one has filters=256, and no use for the rest."""
 
-    kind: str = "stochastic"
-    filters: int = 192  # channels
-    kernel: int = 3  # tokens; odd
-    dropout: float = 0.5
-    n_flows: int = 4  # spline flows, each of the prior and the posterior
-    n_bins: int = 10  # of each spline
-    rounding: str = "ceil"  # of predicted frames: ceil, as in VITS; nearest, where ceil makes speech too slow
-    tail_bound: float = 5.0  # the splines act on log-durations within +-tail_bound after the first scaling
+    kind: str = field(default="stochastic", metadata={"choices": KINDS})
+    filters: int = field(default=192, metadata={"at_least": 1})  # channels
+    kernel: int = field(default=3, metadata={"at_least": 1, "odd": True})  # tokens
+    dropout: float = field(default=0.5, metadata={"at_least": 0, "below": 1})
+    # Spline flows, each of the prior and the posterior; one flow would leave the duration as it is.
+    n_flows: int = field(default=4, metadata={"at_least": 2})
+    n_bins: int = field(default=10, metadata={"at_least": 2})  # of each spline
+    # Of predicted frames: ceil, as in VITS; nearest, where ceil makes speech too slow.
+    rounding: str = field(default="ceil", metadata={"choices": tuple(ROUNDINGS)})
+    # The splines act on log-durations within +-tail_bound after the first scaling.
+    tail_bound: float = field(default=5.0, metadata={"above": 0})
 
 
 def build_durations(settings: DurationSettings, hidden: int) -> nn.Module:
-    """Raises ValueError for an unknown kind and for sizes that cannot work."""
-    if settings.rounding not in ROUNDINGS:
-        raise ValueError(f"model.duration.rounding={settings.rounding}: choose one of {', '.join(ROUNDINGS)}")
-    if settings.kernel < 1 or settings.kernel % 2 == 0:
-        raise ValueError(f"model.duration.kernel={settings.kernel}: give an odd number of tokens, such as 3")
-    if settings.kind == "deterministic":
-        return DeterministicDurations(settings, hidden)
-    if settings.kind == "stochastic":
-        return StochasticDurations(settings, hidden)
-    raise ValueError(f"model.duration.kind={settings.kind} is unknown: choose one of {', '.join(KINDS)}")
+    """The predictor of that kind for `hidden` channels of the text encoder."""
+    kinds = dict(zip(KINDS, (StochasticDurations, DeterministicDurations), strict=True))
+    return kinds[settings.kind](settings, hidden)
 
 
 class DeterministicDurations(nn.Module):
@@ -114,14 +110,6 @@ class StochasticDurations(nn.Module):
     def __init__(self, settings: DurationSettings, hidden: int):
         super().__init__()
         s = settings
-        if s.n_flows < 2:
-            raise ValueError(
-                f"model.duration.n_flows={s.n_flows}: one flow leaves the duration as it is; give 2 or more"
-            )
-        if s.n_bins < 2 or s.tail_bound <= 0:
-            raise ValueError(
-                f"model.duration: the splines need n_bins >= 2 and tail_bound > 0, got {s.n_bins} and {s.tail_bound:g}"
-            )
         self.conv_pre = nn.Conv1d(hidden, s.filters, 1)
         self.conv_dds = DilatedConvs(s.filters, s.kernel, s.dropout, "duration.dropout.text")
         self.conv_proj = nn.Conv1d(s.filters, s.filters, 1)

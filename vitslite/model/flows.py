@@ -6,7 +6,7 @@ the KL to a standard normal as it was, sample by sample; a triangular matrix doe
 zero, too: volume is not distance.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from vitslite.model.layers import WaveNet
 from vitslite.tensors import Gaussian
 
+COUPLING_KINDS = ("mean_only", "affine")
 LINEAR_KINDS = ("householder", "linear_iaf")
-KINDS = ("mean_only", "affine", *LINEAR_KINDS, "none")
+KINDS = (*COUPLING_KINDS, *LINEAR_KINDS, "none")
 SIDES = ("prior", "posterior")
 
 
@@ -30,13 +31,13 @@ class FlowSettings:
     f(z) (VAE with volume-preserving flows).
     """
 
-    kind: str = "mean_only"
-    side: str = "prior"
-    hidden: int = 192  # channels
-    kernel: int = 5  # frames; odd
-    dilation_rate: int = 1
-    n_layers: int = 4  # in each coupling
-    n_couplings: int = 4
+    kind: str = field(default="mean_only", metadata={"choices": KINDS})
+    side: str = field(default="prior", metadata={"choices": SIDES})
+    hidden: int = field(default=192, metadata={"at_least": 1})  # channels
+    kernel: int = field(default=5, metadata={"at_least": 1, "odd": True})  # frames
+    dilation_rate: int = field(default=1, metadata={"at_least": 1})
+    n_layers: int = field(default=4, metadata={"at_least": 1})  # in each coupling
+    n_couplings: int = field(default=4, metadata={"at_least": 0})
     weight_norm: bool = True
 
 
@@ -49,17 +50,13 @@ class Flow(nn.Module):
     log-determinant, it is 0 on padding, and exactly 0 everywhere unless kind is "affine". At the start of training
     every layer but a Householder reflection is the identity. After an odd number of layers the channels are put back
     into their order, so that a channel of the prior is the one of the posterior.
-    Raises ValueError for an unknown kind or side, or for couplings of an odd number of latent channels.
 
     Source: Dinh et al. 2017 (Real NVP), eq. 7 to 9; Kim et al. 2021 (VITS), section 2.5.2.
     """
 
     def __init__(self, settings: FlowSettings, n_latent: int):
         super().__init__()
-        if settings.kind not in KINDS:
-            raise ValueError(f"model.flow.kind={settings.kind} is unknown: choose one of {', '.join(KINDS)}")
-        if settings.side not in SIDES:
-            raise ValueError(f"model.flow.side={settings.side} is unknown: choose one of {', '.join(SIDES)}")
+        assert settings.kind in KINDS and settings.side in SIDES, (settings.kind, settings.side)
         self.kind = settings.kind
         n_layers = 0 if settings.kind == "none" else settings.n_couplings
         self.couplings = nn.ModuleList(
@@ -92,13 +89,9 @@ class Flow(nn.Module):
         The KL of the result to the prior is Rao-Blackwellised: the second half is integrated exactly, given z0. It is
         unbiased for one coupling. For two or more it is biased, since the second network sees a half that was sampled
         where the formula holds it fixed (T13 in docs/identities.md). Carrying log_std is subtracting log_det: the sum
-        of the log_std grows by it. Raises ValueError for the linear kinds, which have no halves.
+        of the log_std grows by it. Not for the linear kinds, which have no halves.
         """
-        if self.kind in LINEAR_KINDS:
-            raise ValueError(
-                f"model.flow.kind={self.kind} has no halves to carry: objective.kl=carried_mean needs couplings: "
-                "model/flow=mean_only or affine"
-            )
+        assert self.kind not in LINEAR_KINDS, f"{self.kind} has no halves to carry"
         mean, log_std = q
         for coupling in self.couplings:
             shift, log_scale = coupling.shift_and_log_scale(z, mask)
@@ -122,10 +115,7 @@ class Coupling(nn.Module):
     def __init__(self, settings: FlowSettings, n_latent: int):
         super().__init__()
         s = settings
-        if n_latent % 2:
-            raise ValueError(
-                f"model.n_latent={n_latent} does not split into halves: make it even, or model.flow.kind=none"
-            )
+        assert n_latent % 2 == 0, f"{n_latent} channels do not split into halves"
         self.is_affine = s.kind == "affine"
         self.pre = nn.Conv1d(n_latent // 2, s.hidden, 1)
         self.wavenet = WaveNet(s.hidden, s.kernel, s.dilation_rate, s.n_layers, s.weight_norm)

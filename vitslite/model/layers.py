@@ -14,9 +14,8 @@ from vitslite import randomness
 
 
 def same_conv(in_channels: int, out_channels: int, kernel: int, dilation: int = 1) -> nn.Conv1d:
-    """A convolution whose output is as long as its input. Raises ValueError where `kernel` is even."""
-    if kernel < 1 or kernel % 2 == 0:
-        raise ValueError(f"kernel={kernel} has no middle: give the part's kernel an odd number, say {kernel + 1 | 1}")
+    """A convolution whose output is as long as its input; `kernel` is odd."""
+    assert kernel % 2, f"a kernel of {kernel} has no middle"
     return nn.Conv1d(in_channels, out_channels, kernel, dilation=dilation, padding=dilation * (kernel // 2))
 
 
@@ -30,8 +29,7 @@ class Dropout(nn.Module):
 
     def __init__(self, p: float, purpose: str):
         super().__init__()
-        if not 0 <= p < 1:
-            raise ValueError(f"a dropout of {p} is outside [0, 1): 0.1 drops one element in ten")
+        assert 0 <= p < 1, f"a dropout of {p} is outside [0, 1)"
         self.p, self.purpose = p, purpose
 
     def forward(self, x: Float[Tensor, " B *shape"], keys: Int[Tensor, " B"] | None) -> Float[Tensor, " B *shape"]:
@@ -107,8 +105,7 @@ class RelativeSelfAttention(nn.Module):
 
     def __init__(self, hidden: int, n_heads: int, window: int, dropout: float, purpose: str):
         super().__init__()
-        if n_heads < 1 or hidden % n_heads:
-            raise ValueError(f"model.text_encoder.n_heads={n_heads} does not divide model.text_encoder.hidden={hidden}")
+        assert hidden % n_heads == 0, f"{n_heads} heads do not divide {hidden} channels"
         self.n_heads, self.window = n_heads, window
         self.query, self.key, self.value = (nn.Conv1d(hidden, hidden, 1) for _ in range(3))
         for projection in (self.query, self.key, self.value):

@@ -1,6 +1,6 @@
 """Posterior encoder: spectrogram -> q(z | spectrogram), a Gaussian per frame and latent channel."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,14 +19,15 @@ LOG_MEL_MEAN, _LOG_MEL_STD = -5.0, 2.5  # of speech, natural log of mel magnitud
 class PosteriorEncoderSettings:
     """Defaults: as published (Kim et al. 2021; 7,238,016 parameters for 513 bins and 192 latent channels)."""
 
-    input: str = "linear"  # linear: magnitude spectrogram, as in VITS; mel: log-mel spectrogram
-    hidden: int = 192  # channels
-    kernel: int = 5  # frames; odd
-    n_layers: int = 16
-    dilation_rate: int = 1
+    # linear: magnitude spectrogram, as in VITS; mel: log-mel spectrogram
+    input: str = field(default="linear", metadata={"choices": INPUTS})
+    hidden: int = field(default=192, metadata={"at_least": 1})  # channels
+    kernel: int = field(default=5, metadata={"at_least": 1, "odd": True})  # frames
+    n_layers: int = field(default=16, metadata={"at_least": 1})
+    dilation_rate: int = field(default=1, metadata={"at_least": 1})
     skip: bool = False  # add a linear view of the input to the mean: lets a small model learn within minutes
     weight_norm: bool = True
-    kind: str = "gaussian"  # as in VITS; clamped, fixed_sigma, residual: see `posterior`
+    kind: str = field(default="gaussian", metadata={"choices": KINDS})  # gaussian: as in VITS; others: see `posterior`
     fixed_log_std: float = -1.0  # of kind=fixed_sigma
 
 
@@ -37,7 +38,6 @@ class PosteriorEncoder(nn.Module):
 
     A log-mel input is first brought to about zero mean and unit variance by two constants.
     With `skip`, log_std starts near zero, so that the linear view is not drowned in noise of random loudness.
-    Raises ValueError for an unknown `input`.
 
     Source: Kim et al. 2021 (VITS), section 2.5.2. The skip is ours.
     """
@@ -45,9 +45,7 @@ class PosteriorEncoder(nn.Module):
     def __init__(self, settings: PosteriorEncoderSettings, n_bins: int, n_latent: int):
         super().__init__()
         s = settings
-        for key, value, choices in (("input", s.input, INPUTS), ("kind", s.kind, KINDS)):
-            if value not in choices:
-                raise ValueError(f"model.posterior.{key}={value} is unknown: choose one of {', '.join(choices)}")
+        assert s.input in INPUTS and s.kind in KINDS, (s.input, s.kind)
         self.settings = s
         self.is_log_mel = s.input == "mel"
         self.pre = nn.Conv1d(n_bins, s.hidden, 1)

@@ -1,7 +1,7 @@
 """Text encoder: tokens -> hidden states, and the Gaussian prior of each token."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,14 +17,15 @@ PRIOR_STDS = ("learned", "unit", "global")
 class TextEncoderSettings:
     """Defaults: as published (Kim et al. 2021; 6,326,784 parameters with 178 symbols and 192 latent channels)."""
 
-    hidden: int = 192  # channels
-    filters: int = 768  # channels inside the feed-forward layers
-    n_layers: int = 6
-    n_heads: int = 2
-    kernel: int = 3  # tokens, in the feed-forward layers; odd
-    window: int = 4  # tokens to each side whose distance the attention knows
-    dropout: float = 0.1
-    prior_std: str = "learned"  # per token, as in VITS; unit: 1, as in Glow-TTS; global: one per channel
+    hidden: int = field(default=192, metadata={"at_least": 1})  # channels
+    filters: int = field(default=768, metadata={"at_least": 1})  # channels inside the feed-forward layers
+    n_layers: int = field(default=6, metadata={"at_least": 0})
+    n_heads: int = field(default=2, metadata={"at_least": 1})
+    kernel: int = field(default=3, metadata={"at_least": 1, "odd": True})  # tokens, in the feed-forward layers
+    window: int = field(default=4, metadata={"at_least": 0})  # tokens to each side whose distance the attention knows
+    dropout: float = field(default=0.1, metadata={"at_least": 0, "below": 1})
+    # learned: per token, as in VITS; unit: 1, as in Glow-TTS; global: one per channel
+    prior_std: str = field(default="learned", metadata={"choices": PRIOR_STDS})
     log_std_scale: float = 1.0  # of the initial weights of the prior's log_std; small: all tokens start equally wide
 
 
@@ -45,10 +46,7 @@ class TextEncoder(nn.Module):
         nn.init.normal_(self.embedding.weight, std=s.hidden**-0.5)
         self.layers = nn.ModuleList(EncoderLayer(s, f"text_encoder.{i}") for i in range(s.n_layers))
         self.proj = nn.Conv1d(s.hidden, 2 * n_latent, 1)
-        if s.prior_std not in PRIOR_STDS:
-            raise ValueError(
-                f"model.text_encoder.prior_std={s.prior_std} is unknown: choose one of {', '.join(PRIOR_STDS)}"
-            )
+        assert s.prior_std in PRIOR_STDS, s.prior_std
         self.prior_std = s.prior_std
         self.global_log_std = nn.Parameter(torch.zeros(n_latent, 1)) if s.prior_std == "global" else None
         with torch.no_grad():

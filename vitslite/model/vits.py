@@ -33,8 +33,9 @@ MAX_TOKEN_FRAMES = 1000  # what synthesis gives to one token at most: 11.6 s at 
 
 @dataclass
 class ModelSettings:
-    n_latent: int = 192  # channels of z
-    segment_frames: int | None = 32  # frames decoded per utterance in training; null: the whole utterance
+    n_latent: int = field(default=192, metadata={"at_least": 1})  # channels of z
+    # Frames decoded per utterance in training; null: the whole utterance.
+    segment_frames: int | None = field(default=32, metadata={"at_least": 1})
     mel_head: bool = False  # the text encoder also says a log-mel frame per token: Grad-TTS's prior loss, aligned by it
     text_encoder: TextEncoderSettings = field(default_factory=TextEncoderSettings)
     posterior: PosteriorEncoderSettings = field(default_factory=PosteriorEncoderSettings)
@@ -66,8 +67,6 @@ class VITS(nn.Module):
     def __init__(self, settings: ModelSettings, n_symbols: int, n_fft: int, n_mels: int, hop_length: int):
         super().__init__()
         s = settings
-        if s.segment_frames is not None and s.segment_frames < 1:
-            raise ValueError(f"model.segment_frames={s.segment_frames}: give at least 1, or null for whole utterances")
         self.settings = s
         self.hop_length = hop_length
         n_bins = n_mels if s.posterior.input == "mel" else n_fft // 2 + 1

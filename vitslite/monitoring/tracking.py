@@ -19,23 +19,18 @@ from wandb.errors import Error as WandbError
 from vitslite import runs
 
 _MEDIA = {".png": wandb.Image, ".wav": wandb.Audio}
-MODES = ("auto", "online", "offline", "disabled")
 
 
 @dataclass
 class TrackingSettings:
-    wandb: str = "auto"  # auto (online with a key, else offline), online, offline, disabled
+    # auto: online with a key, else offline
+    wandb: str = field(default="auto", metadata={"choices": ("auto", "online", "offline", "disabled")})
     project: str = "vitslite"
     entity: str | None = None
     group: str | None = None  # default: the sweep, or else the run's name without the seed
     job_type: str | None = None  # default: sweep or train
     tags: list[str] = field(default_factory=list)
     init_timeout: int = 20  # seconds to wait for the server before going offline
-
-    def check(self) -> None:
-        """ValueError for an unknown mode."""
-        if self.wandb not in MODES:
-            raise ValueError(f"tracking.wandb={self.wandb}: choose one of {', '.join(MODES)}")
 
 
 class Tracker:

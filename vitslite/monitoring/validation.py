@@ -7,7 +7,7 @@ runs differ by the models alone.
 
 import functools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +34,8 @@ SAMPLED_METRICS = tuple(f"val/{rate}/{kind}" for rate in ("wer", "cer") for kind
 @dataclass
 class ValidationSettings:
     recogniser: str = "auto"  # of scripts/evaluate.py: auto, grammar, pocketsphinx, none, or a model
-    n_heard: int = 20  # validation sentences whose words it looks for whenever samples are made
-
-    def check(self) -> None:
-        """ValueError for a negative number."""
-        if self.n_heard < 0:
-            raise ValueError(f"validation.n_heard={self.n_heard}: must be 0 (no word error rates) or more")
+    # Validation sentences whose words it looks for whenever samples are made; 0: no word error rates.
+    n_heard: int = field(default=20, metadata={"at_least": 0})
 
 
 class Validator:

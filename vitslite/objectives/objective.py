@@ -18,7 +18,6 @@ Half precision stops here: everything below is fp32, whatever autocast says outs
 """
 
 import functools
-import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -36,50 +35,33 @@ from vitslite.objectives.regularisers import RegulariserSettings, prior_side, re
 from vitslite.tensors import Batch, DiscriminatorOutput, Latents, Outputs
 
 REDUCTIONS = ("per_frame", "per_element", "per_utterance")
+NO_LOSS = "its variance is infinite, so it is no loss; every run logs it as kl/k3"
 
 
 @dataclass
 class LossWeights:
-    kl: float = 1.0
-    mel: float = 45.0
-    duration: float = 1.0
-    adversarial: float = 1.0
-    feature_matching: float = 1.0
-    prior_mel: float = 0.0
+    kl: float = field(default=1.0, metadata={"at_least": 0})
+    mel: float = field(default=45.0, metadata={"at_least": 0})
+    duration: float = field(default=1.0, metadata={"at_least": 0})
+    adversarial: float = field(default=1.0, metadata={"at_least": 0})
+    feature_matching: float = field(default=1.0, metadata={"at_least": 0})
+    prior_mel: float = field(default=0.0, metadata={"at_least": 0})
 
 
 @dataclass
 class ObjectiveSettings:
-    kl: str = "half_analytic"  # an estimator of objectives/kl.py, or one of objectives/proposed.py
-    kl_samples: int = 4  # of kl=k_sample
-    log_det: str = "include"  # drop: leave it out, as VITS' code does, which is wrong for an affine flow
+    # An estimator of objectives/kl.py, or one of objectives/proposed.py.
+    kl: str = field(default="half_analytic", metadata={"choices": (*ESTIMATORS, *PROPOSED), "refused": {"k3": NO_LOSS}})
+    kl_samples: int = field(default=4, metadata={"at_least": 1})  # of kl=k_sample
+    # drop: leave it out, as VITS' code does, which is wrong for an affine flow
+    log_det: str = field(default="include", metadata={"choices": ("include", "drop")})
     detach_posterior: bool = False  # the KL trains text encoder and flow, and leaves the posterior alone
-    reduction: str = "per_frame"  # of the KL; per_element: also divided by D; per_utterance: mean of utterances' means
+    # Of the KL; per_element: also divided by D; per_utterance: mean of utterances' means.
+    reduction: str = field(default="per_frame", metadata={"choices": REDUCTIONS})
     regulariser: RegulariserSettings = field(default_factory=RegulariserSettings)
-    extra_resolutions: list[list[int]] = field(default_factory=list)  # rows of [n_fft, hop_length, n_mels]
+    # Rows of [n_fft, hop_length, n_mels].
+    extra_resolutions: list[list[int]] = field(default_factory=list, metadata={"at_least": 1})
     weights: LossWeights = field(default_factory=LossWeights)
-
-    def check(self) -> None:
-        """ValueError for what cannot be computed, naming the key."""
-        if self.kl == "k3":
-            raise ValueError("objective.kl=k3: its variance is infinite, so it is no loss; every run logs it as kl/k3")
-        if self.kl not in ESTIMATORS | PROPOSED:
-            raise ValueError(f"objective.kl={self.kl}: unknown, choose one of {', '.join(ESTIMATORS | PROPOSED)}")
-        if self.kl_samples < 1:
-            raise ValueError(f"objective.kl_samples={self.kl_samples}: must be at least 1")
-        for name, choices in (("log_det", ("include", "drop")), ("reduction", REDUCTIONS)):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"objective.{name}={getattr(self, name)}: choose {', '.join(choices)}")
-        self.regulariser.check()
-        for name, weight in vars(self.weights).items():
-            if not 0 <= weight < math.inf:
-                raise ValueError(f"objective.weights.{name}={weight}: must be 0 or more")
-        for row in self.extra_resolutions:
-            if len(row) != 3 or min(row) < 1 or row[1] > row[0] or (row[0] - row[1]) % 2:
-                raise ValueError(
-                    f"objective.extra_resolutions: {row} is not [n_fft,hop_length,n_mels] with n_fft - hop_length even "
-                    "and not negative"
-                )
 
 
 class Counts(NamedTuple):
@@ -109,7 +91,6 @@ class Objective(nn.Module):
 
     def __init__(self, settings: ObjectiveSettings, audio: AudioSettings, segment_frames: int | None):
         super().__init__()
-        settings.check()
         self.settings = settings
         self.estimator = build_estimator(settings)
         self.weights = settings.weights

@@ -5,8 +5,7 @@ The KL has two sides. It pulls the posterior to the prior (q side) and the prior
 learning; the functions here weaken one side and leave the other whole.
 """
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float
@@ -24,29 +23,15 @@ BALANCES = ("none", "sides", "channels")
 class RegulariserSettings:
     """Everything off by default, as in VITS. The weight itself (beta) is objective.weights.kl."""
 
-    schedule: str = "constant"  # of the KL's weight: constant, warmup (0 to 1 over `steps`), cyclic (every `steps`)
-    steps: int = 0
-    floor: float = 1e-4  # the least factor of warmup and cyclic; at 0 the text encoder would not train at all
-    free_bits: float = 0.0  # nats per channel and frame below which the posterior is left in peace
-    balance: str = "none"  # sides: prior and posterior by `prior_share`; channels: as NVAE balances its groups
-    prior_share: float = 0.8  # of the gradient, to the prior side
-
-    def check(self) -> None:
-        """ValueError for what has no meaning, naming the key."""
-        for name, choices in (("schedule", SCHEDULES), ("balance", BALANCES)):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"objective.regulariser.{name}={getattr(self, name)}: choose {', '.join(choices)}")
-        if self.schedule != "constant" and self.steps < 1:
-            raise ValueError(f"objective.regulariser.schedule={self.schedule} needs objective.regulariser.steps=...")
-        for name in ("floor", "prior_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"objective.regulariser.{name}={getattr(self, name)}: must be between 0 and 1")
-        if not 0 <= self.free_bits < math.inf:
-            raise ValueError(f"objective.regulariser.free_bits={self.free_bits}: must be 0 (off) or more")
-        if self.free_bits and self.balance != "none":
-            raise ValueError(
-                f"objective.regulariser.free_bits and .balance={self.balance} both divide the KL: choose one of them"
-            )
+    # Of the KL's weight: constant, warmup (0 to 1 over `steps`), cyclic (every `steps`).
+    schedule: str = field(default="constant", metadata={"choices": SCHEDULES})
+    steps: int = field(default=0, metadata={"at_least": 0})
+    # The least factor of warmup and cyclic; at 0 the text encoder would not train at all.
+    floor: float = field(default=1e-4, metadata={"at_least": 0, "at_most": 1})
+    free_bits: float = field(default=0.0, metadata={"at_least": 0})  # nats per channel and frame that cost nothing
+    # sides: prior and posterior by `prior_share`; channels: as NVAE balances its groups
+    balance: str = field(default="none", metadata={"choices": BALANCES})
+    prior_share: float = field(default=0.8, metadata={"at_least": 0, "at_most": 1})  # of the gradient, to the prior
 
 
 def weight_factor(settings: RegulariserSettings, step: int) -> float:

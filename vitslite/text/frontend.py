@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vitslite.text.characters import characters, normalise
@@ -14,9 +14,9 @@ START, END = "^", "$"  # carry the silence at both ends of a recording
 
 @dataclass
 class TextSettings:
-    frontend: str = "phonemes"  # or "characters"
+    frontend: str = field(default="phonemes", metadata={"choices": ("phonemes", "characters")})
     voice: str = "en-us"  # espeak-ng's name of the language, for phonemes
-    units: str = "phones"  # or "codepoints": what one phoneme symbol is, see phonemes.py
+    units: str = field(default="phones", metadata={"choices": ("phones", "codepoints")})  # of phonemes, see phonemes.py
     blanks: bool = False  # a blank before, between and after all tokens, as in VITS
     edges: bool = True  # "^" before and "$" after every sentence, as in Piper
     symbols: str | None = None  # the vocabulary, "_" first, one symbol per character (phones: separated by spaces)
@@ -27,10 +27,6 @@ class Frontend:
     """str -> ids, by `encode`. Ids are places in `vocabulary`; `n_symbols` is the size of the embedding."""
 
     def __init__(self, settings: TextSettings, vocabulary: list[str]):
-        if settings.frontend not in ("phonemes", "characters"):
-            raise ValueError(f"text.frontend={settings.frontend}: type phonemes or characters")
-        if settings.units not in ("phones", "codepoints"):
-            raise ValueError(f"text.units={settings.units}: type phones or codepoints")
         self.settings = settings
         self._prepared: dict[str, list[str]] = {}
         self._set_vocabulary(vocabulary)
@@ -95,8 +91,7 @@ class Frontend:
         return cls(TextSettings(**state["settings"]), list(state["vocabulary"]))
 
     def _set_vocabulary(self, vocabulary: list[str]) -> None:
-        if vocabulary[:1] != [BLANK]:
-            raise ValueError(f"text.symbols must start with {BLANK!r}, the blank, not {''.join(vocabulary[:1])!r}")
+        assert vocabulary[:1] == [BLANK], vocabulary[:1]
         self.vocabulary = vocabulary
         self._ids = {symbol: i for i, symbol in enumerate(vocabulary)}
 
@@ -123,6 +118,12 @@ def intersperse_blanks(ids: list[int]) -> list[int]:
     return out
 
 
+def listed_symbols(settings: TextSettings) -> list[str]:
+    """The vocabulary that text.symbols spells out."""
+    by_space = settings.frontend == "phonemes" and settings.units == "phones"
+    return settings.symbols.split() if by_space else list(settings.symbols)
+
+
 def build_frontend(settings: TextSettings, texts: list[str], cache_folder: Path | None = None) -> Frontend:
     """A frontend with the vocabulary of text.symbols, or else of all symbols in `texts`, sorted.
 
@@ -131,10 +132,7 @@ def build_frontend(settings: TextSettings, texts: list[str], cache_folder: Path 
     frontend = Frontend(settings, [BLANK])
     frontend.prepare(texts, cache_folder)
     if settings.symbols is not None:
-        by_space = settings.frontend == "phonemes" and settings.units == "phones"
-        frontend._set_vocabulary(settings.symbols.split() if by_space else list(settings.symbols))
-        if settings.edges and not {START, END} <= set(frontend.vocabulary):
-            raise ValueError(f"text.symbols lacks {START!r} or {END!r}: add them, or type text.edges=false")
+        frontend._set_vocabulary(listed_symbols(settings))
         return frontend
     found: set[str] = set()
     for text in texts:

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -16,39 +16,21 @@ SCHEDULES = ("constant", "cosine", "exponential")
 class OptimizerSettings:
     """AdamW with VITS' values, except that VITS has neither warm-up nor clipping."""
 
-    learning_rate: float = 2e-4
-    discriminator_learning_rate: float = 2e-4
-    beta1: float = 0.8
-    beta2: float = 0.99
-    eps: float = 1e-9
-    weight_decay: float = 0.01
-    warmup_steps: int = 0  # linear from 0
-    schedule: str = "cosine"  # constant; cosine: hold, then fall; exponential: VITS' (0.999875 per epoch)
-    hold_fraction: float = 0.4  # cosine: share of the steps at the full rate
-    final_fraction: float = 0.05  # cosine: what is left of the rate at the last step
-    half_life_steps: int = 270_000  # exponential: LJSpeech at batch 256 has 49 steps an epoch
-    max_grad_norm: float = 0.0  # 0: the norm is measured, never changed
-
-    def check(self) -> None:
-        """ValueError for a value that cannot train, naming the key."""
-        ranges = {
-            "learning_rate": (self.learning_rate > 0, "above 0"),
-            "discriminator_learning_rate": (self.discriminator_learning_rate > 0, "above 0"),
-            "beta1": (0 <= self.beta1 < 1, "at least 0 and below 1"),
-            "beta2": (0 <= self.beta2 < 1, "at least 0 and below 1"),
-            "eps": (self.eps > 0, "above 0"),
-            "weight_decay": (self.weight_decay >= 0, "0 or more"),
-            "warmup_steps": (self.warmup_steps >= 0, "0 or more"),
-            "hold_fraction": (0 <= self.hold_fraction <= 1, "between 0 and 1"),
-            "final_fraction": (0 <= self.final_fraction <= 1, "between 0 and 1"),
-            "half_life_steps": (self.half_life_steps > 0, "above 0"),
-            "max_grad_norm": (self.max_grad_norm >= 0, "0 (off) or more"),
-        }
-        for name, (valid, wanted) in ranges.items():
-            if not valid or not math.isfinite(getattr(self, name)):
-                raise ValueError(f"trainer.optimizer.{name}={getattr(self, name)}: must be {wanted}")
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"trainer.optimizer.schedule={self.schedule}: choose one of {', '.join(SCHEDULES)}")
+    learning_rate: float = field(default=2e-4, metadata={"above": 0})
+    discriminator_learning_rate: float = field(default=2e-4, metadata={"above": 0})
+    beta1: float = field(default=0.8, metadata={"at_least": 0, "below": 1})
+    beta2: float = field(default=0.99, metadata={"at_least": 0, "below": 1})
+    eps: float = field(default=1e-9, metadata={"above": 0})
+    weight_decay: float = field(default=0.01, metadata={"at_least": 0})
+    warmup_steps: int = field(default=0, metadata={"at_least": 0})  # linear from 0
+    # constant; cosine: hold, then fall; exponential: VITS' (0.999875 per epoch)
+    schedule: str = field(default="cosine", metadata={"choices": SCHEDULES})
+    # cosine: share of the steps at the full rate, and what is left of the rate at the last step
+    hold_fraction: float = field(default=0.4, metadata={"at_least": 0, "at_most": 1})
+    final_fraction: float = field(default=0.05, metadata={"at_least": 0, "at_most": 1})
+    # exponential: LJSpeech at batch 256 has 49 steps an epoch
+    half_life_steps: int = field(default=270_000, metadata={"above": 0})
+    max_grad_norm: float = field(default=0.0, metadata={"at_least": 0})  # 0: the norm is measured, never changed
 
 
 def adamw(module: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:

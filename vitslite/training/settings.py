@@ -7,31 +7,22 @@ from vitslite.training.optimization import OptimizerSettings
 
 @dataclass
 class TrainerSettings:
-    device: str = "auto"  # auto, cpu, cuda
-    precision: str = "fp32"  # fp32, bf16 (the KL, the alignment score and the spectrograms stay fp32)
+    device: str = field(default="auto", metadata={"choices": ("auto", "cpu", "cuda")})
+    # The KL, the alignment score and the spectrograms stay fp32.
+    precision: str = field(default="fp32", metadata={"choices": ("fp32", "bf16")})
     compile: bool = False  # by torch.compile, in part; for long runs on a GPU
-    steps: int = 1000
-    stop_after_step: int | None = None  # stop early, as an interruption would; the same command without it goes on
-    accumulate: int = 1  # micro-batches per step, each data.batch_size / accumulate utterances
+    steps: int = field(default=1000, metadata={"at_least": 1})
+    # Stop early, as an interruption would; the same command without it goes on.
+    stop_after_step: int | None = field(default=None, metadata={"at_least": 1})
+    accumulate: int = field(default=1, metadata={"at_least": 1})  # micro-batches that share data.batch_size in a step
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
-    ema_decay: float = 0.0  # 0: off
+    ema_decay: float = field(default=0.0, metadata={"at_least": 0, "below": 1})  # 0: off
     log_every_steps: int = 10
     diagnose_every_steps: int = 200  # gradient of each loss to each module, sampling variances, ...; 0: never
     validate_every_steps: int = 200
     sample_every_steps: int = 500
-    checkpoint_every_steps: int = 200
+    checkpoint_every_steps: int = field(default=200, metadata={"at_least": 1})
     best_metric: str = "val/loss/mel"  # the lowest value makes checkpoints/best.pt
-
-    def check(self) -> None:
-        """ValueError for a value that cannot train, naming the key."""
-        if self.precision not in ("fp32", "bf16"):
-            raise ValueError(f"trainer.precision={self.precision}: choose fp32 or bf16")
-        for name in ("steps", "accumulate", "checkpoint_every_steps", "stop_after_step"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"trainer.{name}={getattr(self, name)}: must be at least 1")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"trainer.ema_decay={self.ema_decay}: must be at least 0 (off) and below 1")
-        self.optimizer.check()
 
     def is_logged(self, step: int) -> bool:
         """Whether the step that completes `step` steps is logged: the first one always."""
