@@ -30,7 +30,7 @@ from vitslite.tensors import Batch
 
 @dataclass
 class ValidationSettings:
-    recogniser: str = "auto"  # of scripts/evaluate.py: auto, grammar, pocketsphinx, none, or a model
+    recogniser: str = "auto"  # of `vitslite evaluate`: auto, grammar, pocketsphinx, none, or a model
     n_heard: int = 20  # validation sentences whose words it looks for whenever samples are made
 
     def check(self) -> None:
