@@ -17,15 +17,15 @@ from vitslite.commands.main import main
 from vitslite.training import checkpoint
 
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
-NO_FILES_OF_OURS = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "runs", "wandb")
+FOLDERS = ("vitslite", "configs", "data", "docs", "scripts", "tests")
+PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+ALONE = ["--quiet", "--no-deps", "--no-index", "--no-cache-dir"]
 
 
 def run(*command: str | Path, cwd: Path, code: int = 0) -> str:
     """What a command says, outputs and errors, in an environment that knows nothing of this checkout."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"WANDB_MODE": "offline"}
-    done = subprocess.run(
-        list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -34,11 +34,13 @@ def run(*command: str | Path, cwd: Path, code: int = 0) -> str:
 def archives(tmp_path_factory) -> tuple[Path, Path]:
     """The source archive, made of a copy of the checkout, and the wheel, made of what is in that archive."""
     folder = tmp_path_factory.mktemp("package")
-    shutil.copytree(ROOT, folder / "copy", ignore=NO_FILES_OF_OURS)
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, folder / "copy" / name, ignore=shutil.ignore_patterns("__pycache__", "*.wav"))
+    for path in filter(Path.is_file, ROOT.iterdir()):
+        shutil.copy(path, folder / "copy")
     run(sys.executable, "-c", BUILD, folder, cwd=folder / "copy")
     (source,) = folder.glob("*.tar.gz")
-    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
-    run(sys.executable, "-m", "pip", "wheel", *options, "-w", folder, source, cwd=folder)
+    run(*PIP, "wheel", *ALONE, "--no-build-isolation", "-w", folder, source, cwd=folder)
     (wheel,) = folder.glob("*.whl")
     return source, wheel
 
@@ -48,8 +50,7 @@ def bin_folder(archives, tmp_path_factory) -> Path:
     """The commands of a fresh environment with the wheel, which sees the installed dependencies, but not vitslite."""
     folder = tmp_path_factory.mktemp("environment")
     run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder)
-    pip = [sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "--disable-pip-version-check"]
-    run(*pip, "install", "--quiet", "--no-deps", "--no-index", archives[1], cwd=folder)
+    run(*PIP, "--python", folder / "bin" / "python", "install", *ALONE, archives[1], cwd=folder)
     (packages,) = folder.glob("lib/python*/site-packages")
     seen = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
     (packages / "dependencies.pth").write_text("\n".join(seen))
@@ -71,8 +72,9 @@ def test_the_archives_hold_everything(archives):
 
 def test_an_installed_package_trains_and_speaks(bin_folder, tmp_path):
     """Two steps, on a corpus of its own, then one sentence, in a folder with nothing in it."""
-    small = ["trainer.steps=2", "data.n_sentences=60", "data.cache=cache", "validation.n_heard=0", "threads=1"]
-    said = run(bin_folder / "vitslite", "train", "experiment=smoke", *small, "name=two", cwd=tmp_path)
+    small = ["experiment=smoke", "name=two", "trainer.steps=2", "data.n_sentences=60", "data.cache=cache", "threads=1"]
+    small += ["trainer.sample_every_steps=0", "trainer.diagnose_every_steps=0", "validation.n_heard=0"]
+    said = run(bin_folder / "vitslite", "train", *small, cwd=tmp_path)
     assert "checkpoints:  runs/two/checkpoints/" in said
     stored = checkpoint.read(tmp_path / "runs" / "two" / "checkpoints" / "last.pt")
     assert (stored["step"], stored["version"], stored["commit"]) == (2, vitslite.__version__, None)

@@ -137,8 +137,8 @@ def runs(tmp_path):
     return tmp_path / "runs"
 
 
-def compare(*sources, **choices):
-    return variants.compare(sources.read([str(s) for s in sources]), "a title", "a command", **choices)
+def compare(*folders, **choices):
+    return variants.compare(sources.read([str(folder) for folder in folders]), "a title", "a command", **choices)
 
 
 def page_of(*sources, n_sentences=0, draw=False, **choices):
@@ -698,7 +698,8 @@ class FakeApi:
         return SimpleNamespace(
             name=f"{kl}-run",
             url=f"https://wandb.ai/me/project/runs/{kl}",
-            config=json.loads(json.dumps(settings(kl)).replace("45.0", "45")) | {"variant": kl},
+            config=json.loads(json.dumps(settings(kl)).replace("45.0", "45"))
+            | {"variant": kl, "version": "0.2.0", "commit": f"of {kl}"},
             state="finished",
             created_at="2026-01-02T03:04:05Z",
             scan_history=lambda: iter(history),

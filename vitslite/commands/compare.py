@@ -54,9 +54,9 @@ def write(compared: Comparison, output: Path, n_sentences: int, everything: bool
     write_text(output / "index.html", page.page(compared, output, n_sentences, everything))
 
 
-def save_view(compared: Comparison, sources: list[str], output: Path) -> str:
+def save_view(compared: Comparison, given: list[str], output: Path) -> str:
     """The view of the project that the first W&B source names, or else the settings of the first run."""
-    named = next((project for project in map(sources.remote_project, sources) if project), None)
+    named = next((project for project in map(sources.remote_project, given) if project), None)
     config = compared.runs[0].config
     entity, project = named.split("/") if named else (config.get("tracking.entity"), config.get("tracking.project"))
     keys = sorted({key for run in compared.runs for row in run.rows for key in row} - {"step"})
