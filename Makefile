@@ -29,7 +29,7 @@ lint: .venv/.stamp
 	$(PY) -m ruff check . && $(PY) -m ruff format --check .
 
 clean:
-	rm -rf .venv *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
 
 # Through uv where pip can get it (four times faster), else by pip alone.
 .venv/.stamp: pyproject.toml constraints.txt

@@ -25,16 +25,16 @@ import torch
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from vitslite import build, command_line
+from vitslite import build
 from vitslite.benchmarks import data, diagnostics, infer, learn, mas, plots, result, step
 from vitslite.benchmarks.corpus import device_of
 from vitslite.benchmarks.mas import Shape
 from vitslite.benchmarks.measuring import Effort
 from vitslite.benchmarks.result import Section
+from vitslite.commands import console
 from vitslite.config.settings import Config
-from vitslite.files import write_text
+from vitslite.files import shipped, write_text
 
-ROOT = Path(__file__).parents[1]
 GPU_STEPS = {  # settings of training steps that are compared on a GPU, by whether they are traced
     ("trainer.precision=fp32",): False,
     ("trainer.precision=bf16",): True,
@@ -119,10 +119,10 @@ def effort_of(arguments: argparse.Namespace) -> Effort:
 def compose(overrides: list[str]) -> Config:
     """The configuration that train.py makes of these overrides. ValueError for those that it refuses."""
     try:
-        with hydra.initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        with hydra.initialize_config_dir(str(shipped("configs")), version_base="1.3"):
             return build.parse(hydra.compose("train", overrides=overrides), overrides)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(command_line.explain(error)) from error
+        raise ValueError(console.explain(error)) from error
 
 
 def leave(path: Path, text: str) -> None:
@@ -141,7 +141,7 @@ def shape(text: str) -> Shape:
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = p.add_subparsers(required=True, metavar="COMMAND")
-    positive = command_line.positive
+    positive = console.positive
 
     def command(name: str, measure, rounds: int, help: str) -> argparse.ArgumentParser:
         c = commands.add_parser(name, help=help, description=measure.__doc__ or help)
@@ -193,4 +193,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(command_line.run_script(main, parser()))
+    sys.exit(console.run_script(main, parser()))

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from vitslite import command_line
+from vitslite.commands import console
 
 ROOT = Path(__file__).parents[1]
 COMMON = ["tracking=local", "threads=1", "data.n_sentences=60", "trainer.log_every_steps=1"]
@@ -150,4 +150,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(command_line.run_script(main, parser()))
+    sys.exit(console.run_script(main, parser()))

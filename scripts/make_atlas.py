@@ -22,8 +22,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from vitslite import command_line, runs
+from vitslite import runs
 from vitslite.benchmarks import result
+from vitslite.commands import console
 from vitslite.experiments import atlas
 from vitslite.experiments.atlas import Experiment, Run
 from vitslite.runs import is_done
@@ -114,11 +115,11 @@ def machine(configs: list[dict[str, Any] | None]) -> str:
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("names", metavar="NAME", nargs="*", help="experiments; default: all")
-    p.add_argument("--jobs", type=command_line.positive, default=2, help="runs at a time (2)")
+    p.add_argument("--jobs", type=console.positive, default=2, help="runs at a time (2)")
     p.add_argument("--no-train", action="store_true", help="write from the runs there are")
     p.add_argument("--runs", type=Path, default=Path("runs"), help="where the runs are (runs)")
     return p
 
 
 if __name__ == "__main__":
-    sys.exit(command_line.run_script(main, parser()))
+    sys.exit(console.run_script(main, parser()))

@@ -11,7 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from common import ROOT, read_back
+
+import vitslite
 
 SMOKE = ["experiment=smoke", "threads=1", "data.n_sentences=60", "validation.n_heard=2", "tracking=local"]
 
@@ -70,6 +73,10 @@ def test_wandb_holds_every_logged_number(trained):
     config = run["config"]["update"]
     assert (run["run_group"], run["job_type"], config["variant"]) == (SMOKE_NAME, "train", SMOKE_NAME)
     assert config["objective"]["kl"] == "half_analytic" and config["seed"] == 0
+    head = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout
+    for described in (config, torch.load(trained / "checkpoints" / "last.pt", weights_only=True)):
+        assert described["version"] == vitslite.__version__
+        assert (described["commit"] or "").removesuffix("-dirty") == head.strip()
     summary: dict = {}
     for r in records:
         summary |= r["summary"]["update"] if r["type"] == "summary" and "update" in r["summary"] else {}

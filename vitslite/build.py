@@ -17,13 +17,13 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from vitslite import distributed, randomness, runs
+from vitslite import __version__, distributed, randomness, runs
 from vitslite.audio import Features
 from vitslite.config import declared, identity, naming, rules
 from vitslite.config.settings import Config
 from vitslite.datasets.corpus import Corpus, load_corpus
 from vitslite.datasets.loader import Data, Loader, fixed_batches
-from vitslite.files import sole_use, write_text
+from vitslite.files import commit, sole_use, write_text
 from vitslite.metrics import catalogue
 from vitslite.metrics.recognition import NotInstalledError, Recogniser, build_recogniser
 from vitslite.model.discriminators import Discriminator, build_discriminator
@@ -75,12 +75,17 @@ def known_keys() -> list[str]:
 def unknown_key(key: str) -> str:
     """A line about a key that does not exist, with the nearest that does."""
     near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.75)
-    return f"unknown setting {key}{f', did you mean {near[0]}?' if near else ''} (python train.py --cfg job lists all)"
+    return f"unknown setting {key}{f', did you mean {near[0]}?' if near else ''} (vitslite train --cfg job lists all)"
 
 
 def to_dict(config: Config) -> dict[str, Any]:
     """Plain dictionaries, lists, strings and numbers: what is stored in checkpoints and sent to W&B."""
     return asdict(config)
+
+
+def provenance() -> dict[str, str | None]:
+    """Which code it is that trains: its version, and the git commit where there is one."""
+    return {"version": __version__, "commit": commit()}
 
 
 def corpus(config: Config, frontend: Frontend | None = None) -> Corpus:
@@ -163,6 +168,7 @@ def checkpoints(config: Config, corpus: Corpus, device: torch.device) -> Checkpo
         "frontend": corpus.frontend.state(),
         "corpus": corpus.digest(),
         "environment": environment,
+        **provenance(),
     }
     checkpoints = Checkpoints(Path(config.run_dir), header)
     if checkpoints.found is not None:
@@ -221,5 +227,5 @@ def tracker(config: Config, run_dir: Path, overrides: list[str]) -> Tracker:
     tags = [o for o in overrides if not o.startswith(("name=", "run_dir=", "tracking", "hydra")) and len(o) <= 64]
     if rules.wrong_on_purpose(config):
         tags.append("wrong-on-purpose")
-    described = {**to_dict(config), "variant": naming.group_name(overrides)}
+    described = {**to_dict(config), "variant": naming.group_name(overrides), **provenance()}
     return Tracker(config.tracking, run_dir, config.name, tags, described, distributed.is_main())

@@ -1,13 +1,34 @@
-"""Text files that appear whole or not at all; locks, which the system lets go of however a process ends."""
+"""Files that come with the package; text files that appear whole or not at all; locks, which end with the process."""
 
 import contextlib
 import fcntl
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+_PACKAGE = Path(__file__).parent
+
+
+def shipped(name: str) -> Path:
+    """A file or folder that comes with the package: within it where it is installed, beside it in a checkout."""
+    installed = _PACKAGE / name
+    return installed if installed.exists() else _PACKAGE.parent / name
+
+
+def commit() -> str | None:
+    """The git commit of the checkout, with -dirty where its files are not those of it; None of an installed package."""
+    if not (_PACKAGE.parent / ".git").exists():  # else git may find another repository, around the environment
+        return None
+    command = ["git", "--no-optional-locks", "-C", str(_PACKAGE.parent), "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run([*command, "--exclude=*", "--abbrev=40"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):  # no git, or it trusts nobody else's files
+        return None
+    return done.stdout.strip()
 
 
 def write_text(path: Path, text: str) -> None:

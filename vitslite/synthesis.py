@@ -69,7 +69,7 @@ def find_checkpoint(source: Path) -> Path:
             return path
     if not source.exists():
         raise ValueError(f"{source}: no such run directory or checkpoint")
-    raise ValueError(f"{source}: no checkpoint in {source / 'checkpoints'}; train first: python train.py")
+    raise ValueError(f"{source}: no checkpoint in {source / 'checkpoints'}; train first: vitslite train")
 
 
 def run_of(source: Path) -> Path:

@@ -14,12 +14,13 @@ import torch
 from common import ROOT
 from matplotlib.image import imread
 
-from vitslite import build, command_line
+from vitslite import build
 from vitslite.audio import AudioSettings, Features
 from vitslite.benchmarks import corpus, data, diagnostics, infer, learn, mas, result, step, timing
 from vitslite.benchmarks.mas import Peer, Shape
 from vitslite.benchmarks.measuring import Effort, count_operations
 from vitslite.benchmarks.timing import Call, Timings, measure
+from vitslite.commands import console
 from vitslite.datasets.corpus import DataSettings
 from vitslite.datasets.loader import Loader
 from vitslite.model import alignment
@@ -379,7 +380,7 @@ TINY = {
 
 def run_command(monkeypatch, *arguments) -> int:
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *map(str, arguments)])
-    return command_line.run_script(script.main, script.parser())
+    return console.run_script(script.main, script.parser())
 
 
 @pytest.mark.parametrize("command", TINY)
@@ -468,7 +469,7 @@ def test_the_last_override_wins(monkeypatch):
 def test_errors_are_one_line(arguments, complaint, monkeypatch, capsys):
     if torch.cuda.is_available():
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert run_command(monkeypatch, *arguments) == command_line.EXIT_ERROR
+    assert run_command(monkeypatch, *arguments) == console.EXIT_ERROR
     said = capsys.readouterr().err
     assert said.startswith("vitslite: error: ") and complaint in said and said.count("\n") == 1, said
 

@@ -151,7 +151,7 @@ def test_onsets_of_other_tokens_are_none(corpus):
         ("a = b\n> the {thing}\n", ":2: no word list named 'thing'"),
         ("a = b\n", "no templates"),
         ("a = b\n> the {a}\n", "only 1 different"),
-        (None, "is missing: run from a clone"),
+        (None, "is missing: install vitslite again"),
     ],
 )
 def test_faults_of_the_grammar(tmp_path, content, message):

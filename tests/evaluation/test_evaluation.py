@@ -1,6 +1,5 @@
 """Evaluation against what must come out: a recording is at distance zero from itself, noise is understood by nobody."""
 
-import importlib.util
 import json
 import shutil
 import sys
@@ -9,9 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from common import ROOT
 
-from vitslite import audio, build, command_line
+from vitslite import audio, build
+from vitslite.commands import evaluate as evaluate_command
 from vitslite.datasets.demo import make_demo_corpus
 from vitslite.evaluation import folder
 from vitslite.evaluation.result import collect
@@ -21,10 +20,6 @@ from vitslite.metrics.recognition import build_recogniser
 from vitslite.monitoring.validation import Validator
 from vitslite.synthesis import Synthesizer
 from vitslite.training import checkpoint
-
-spec = importlib.util.spec_from_file_location("evaluate", ROOT / "scripts" / "evaluate.py")
-script = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(script)
 
 RATE = 22050  # of the demo corpus
 DISTANCES = ("mel_cepstral_distortion", "log_f0_error", "voicing_error", "length_error")
@@ -234,7 +229,7 @@ def test_validation_hears_what_evaluation_hears_in_the_recordings(voice_path, re
 
 def command(monkeypatch, *arguments) -> int:
     monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
-    return command_line.run_script(script.main, script.parser())
+    return evaluate_command.command()
 
 
 def test_the_command_leaves_json_wavs_and_figures(monkeypatch, voice_path, capsys):

@@ -15,7 +15,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from matplotlib.image import imread
 
-from vitslite import command_line
+from vitslite.commands import console
 from vitslite.config import naming
 from vitslite.experiments import atlas
 from vitslite.metrics.statistics import cell
@@ -390,7 +390,7 @@ def project(tmp_path, monkeypatch):
 
 def make_atlas(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["make_atlas.py", *arguments])
-    return command_line.run_script(script.main, script.parser())
+    return console.run_script(script.main, script.parser())
 
 
 def test_the_command_trains_what_is_missing_and_names_what_fails(project, monkeypatch, capsys):

@@ -1,7 +1,6 @@
 """Runs side by side: figures held against numpy and scipy, the page against an HTML parser, W&B against a stand-in."""
 
 import base64
-import importlib.util
 import json
 import math
 import os
@@ -15,16 +14,11 @@ import numpy as np
 import pytest
 import scipy.stats
 import yaml
-from common import ROOT
 
-from vitslite import command_line
+from vitslite.commands import compare as compare_command
 from vitslite.experiments import page, sources, variants, wandb_runs
 from vitslite.metrics.statistics import difference_in_words, needed_seeds, plus_minus
 from vitslite.monitoring import figures
-
-spec = importlib.util.spec_from_file_location("compare_runs", ROOT / "scripts" / "compare_runs.py")
-script = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(script)
 
 VOID = {"meta", "img", "input", "br", "wbr"}
 STEPS = 40
@@ -143,8 +137,8 @@ def runs(tmp_path):
     return tmp_path / "runs"
 
 
-def compare(*sources, **choices):
-    return variants.compare(sources.read([str(s) for s in sources]), "a title", "a command", **choices)
+def compare(*folders, **choices):
+    return variants.compare(sources.read([str(folder) for folder in folders]), "a title", "a command", **choices)
 
 
 def page_of(*sources, n_sentences=0, draw=False, **choices):
@@ -155,9 +149,9 @@ def page_of(*sources, n_sentences=0, draw=False, **choices):
         return Page(page.page(compare(*sources, **choices), Path("/out"), n_sentences, everything=False))
 
 
-def run_script(monkeypatch, *arguments):
+def run_command(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["compare_runs.py", *map(str, arguments)])
-    return command_line.run_script(script.main, script.parser())
+    return compare_command.command()
 
 
 # Figures over seeds
@@ -639,7 +633,7 @@ def test_a_variant_is_hidden_by_one_rule(runs):
 
 def test_the_command_leaves_page_text_and_picture(runs, tmp_path, monkeypatch, capsys):
     write(runs / "fresh", settings("monte_carlo", 6), [], end="")
-    assert run_script(monkeypatch, runs, "-o", tmp_path / "out", "--baseline", "monte_carlo-0") == 0
+    assert run_command(monkeypatch, runs, "-o", tmp_path / "out", "--baseline", "monte_carlo-0") == 0
     said = capsys.readouterr()
     assert said.err.splitlines() == ["note: fresh: left out: nothing logged yet"]
     assert "6 runs, 2 variants, 3 seeds (0, 1, 2)" in said.out and "2001-09-09 01:46 UTC" in said.out
@@ -657,10 +651,10 @@ def test_the_command_leaves_page_text_and_picture(runs, tmp_path, monkeypatch, c
 
 def test_the_output_has_the_name_of_the_sources(runs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert run_script(monkeypatch, "runs/half_analytic-0", "runs/monte_carlo-0") == 0
+    assert run_command(monkeypatch, "runs/half_analytic-0", "runs/monte_carlo-0") == 0
     assert (tmp_path / "runs" / "comparisons" / "half_analytic-0-monte_carlo-0" / "index.html").is_file()
-    assert script.name_of(["wandb:me/project"]) == "me_project"
-    assert len(script.name_of([f"runs/{'x' * 30}{i}" for i in range(9)])) < 110
+    assert compare_command.name_of(["wandb:me/project"]) == "me_project"
+    assert len(compare_command.name_of([f"runs/{'x' * 30}{i}" for i in range(9)])) < 110
 
 
 @pytest.mark.parametrize(
@@ -675,7 +669,7 @@ def test_the_output_has_the_name_of_the_sources(runs, tmp_path, monkeypatch):
 )
 def test_what_cannot_be_is_one_line(runs, tmp_path, monkeypatch, capsys, arguments, words):
     monkeypatch.chdir(tmp_path)
-    assert run_script(monkeypatch, *arguments) == 2
+    assert run_command(monkeypatch, *arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
 
@@ -704,7 +698,8 @@ class FakeApi:
         return SimpleNamespace(
             name=f"{kl}-run",
             url=f"https://wandb.ai/me/project/runs/{kl}",
-            config=json.loads(json.dumps(settings(kl)).replace("45.0", "45")) | {"variant": kl},
+            config=json.loads(json.dumps(settings(kl)).replace("45.0", "45"))
+            | {"variant": kl, "version": "0.2.0", "commit": f"of {kl}"},
             state="finished",
             created_at="2026-01-02T03:04:05Z",
             scan_history=lambda: iter(history),

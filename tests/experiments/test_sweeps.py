@@ -12,7 +12,8 @@ import pytest
 from common import ROOT, differences, losses, without_header
 
 import train
-from vitslite import build, command_line, runs
+from vitslite import build, runs
+from vitslite.commands import console
 from vitslite.experiments import sweeps
 from vitslite.experiments.sweeps import Job, Sweep
 from vitslite.files import sole_use
@@ -99,7 +100,7 @@ def test_a_killed_sweep_ends_with_every_run_once(grid):
         assert steps == [1, 2, 3, 4]
     (sweep,) = [Sweep(path) for path in (folder / "runs" / "sweeps").iterdir()]
     assert [job.state for job in sweep.jobs()] == ["finished"] * 12
-    assert f"sweep {sweep.name}: 12 finished" in out and f"compare_runs.py runs/sweeps/{sweep.name}" in out
+    assert f"sweep {sweep.name}: 12 finished" in out and f"vitslite compare runs/sweeps/{sweep.name}" in out
     assert len({tuple(job.overrides) for job in sweep.jobs()}) == 12
 
 
@@ -296,17 +297,17 @@ def test_the_end_of_a_sweep_is_an_error_if_a_job_was(tmp_path, monkeypatch, caps
         with pytest.raises(ValueError), Sweep(Path(folder)).record(Job("demo-seed=0", "runs/demo-seed=0", [])):
             raise ValueError("elsewhere")  # in a process of a launcher: this one hears of it by the file alone
 
-    assert command_line.run(main) == 2
+    assert console.run(main) == 2
     assert "failed: demo-seed=0: elsewhere" in capsys.readouterr().out
-    assert command_line.run(lambda: None) == 2  # a launcher that says nothing, and nothing was trained
+    assert console.run(lambda: None) == 2  # a launcher that says nothing, and nothing was trained
     assert "2 not started" in capsys.readouterr().out
 
     def lost() -> None:
         raise RuntimeError("a process of the launcher died")
 
-    assert command_line.run(lost) == 2
+    assert console.run(lost) == 2
     said = capsys.readouterr()
     assert "2 not started" in said.out and said.err.startswith("vitslite: error: RuntimeError: a process of")
     for seed in (0, 1):
         finished_run(tmp_path / "runs" / f"demo-seed={seed}")
-    assert command_line.run(lambda: None) == 0
+    assert console.run(lambda: None) == 0

@@ -39,7 +39,7 @@ def differences(a, b, path="") -> list[str]:
 
 
 def without_header(state: dict) -> dict:
-    return {k: v for k, v in state.items() if k not in ("config", "environment")}
+    return {k: v for k, v in state.items() if k not in ("config", "environment", "version", "commit")}
 
 
 def read_back(folder: Path, *options: str) -> list[dict]:

@@ -86,7 +86,10 @@ def test_a_checkpoint_of_another_format_is_refused(tmp_path):
     """The weights would load and mean something else: that would be a voice that babbles, without an error."""
     path = tmp_path / "old.pt"
     torch.save({"config": {}, "frontend": {}, "model": {}, "step": 1}, path)
-    with pytest.raises(ValueError, match=r"old\.pt: written in format 1, this is the code of format 2"):
+    with pytest.raises(ValueError, match=r"old\.pt: written in format 1, this is the code of format 2.* the version"):
+        checkpoint.read(path)
+    torch.save({"config": {}, "frontend": {}, "model": {}, "step": 1, "format": 3, "version": "0.9.1"}, path)
+    with pytest.raises(ValueError, match=r"written in format 3.* or use vitslite 0\.9\.1, which wrote it"):
         checkpoint.read(path)
 
 

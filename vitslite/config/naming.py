@@ -23,7 +23,7 @@ def hydra_job() -> tuple[list[str], str | None]:
 
 
 def swept_overrides(arguments: list[str]) -> list[str] | None:
-    """The overrides of a command line of train.py that runs a sweep; None for a single run, or if it only shows."""
+    """The overrides of a command line that runs a sweep; None for a single run, or if it only shows."""
     flags = {a.split("=")[0] for a in arguments if a.startswith("-")}
     if not flags & {"-m", "--multirun"} or flags & _SHOWING:
         return None
@@ -68,7 +68,7 @@ def single_runs(overrides: list[str], sweep: bool) -> list[list[str]]:
         for override in OverridesParser.create().parse_overrides(overrides):
             is_list = override.is_sweep_override()
             if is_list and not sweep:
-                raise ValueError(f"{override.input_line}: several values need python train.py -m")
+                raise ValueError(f"{override.input_line}: several values need vitslite train -m")
             key = override.get_key_element()
             values = override.sweep_string_iterator() if is_list else [override.get_value_element_as_str()]
             choices[key] = [f"{key}={value}" for value in values]

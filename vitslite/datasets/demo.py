@@ -13,11 +13,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from vitslite import randomness
-from vitslite.files import in_turn, write_text
+from vitslite.files import in_turn, shipped, write_text
 from vitslite.text import espeak
 
-_ROOT = Path(__file__).parents[2]  # the repository, also when the package is installed (editable)
-GRAMMAR_FILE = _ROOT / "data" / "demo_grammar.txt"
+GRAMMAR_FILE = shipped("data/demo_grammar.txt")
+_ROOT = Path(__file__).parents[2]  # where the workers import from: a checkout, or the folder of installed packages
 CHUNK_SENTENCES = 50  # per process; fixed, because the speech depends on what the process spoke before
 _VERSION = 1  # of the recipe: raise it when the same grammar gives other bytes
 
@@ -32,7 +32,7 @@ class Grammar:
 def load_grammar(path: Path = GRAMMAR_FILE) -> Grammar:
     """ValueError names the file and line that cannot be read."""
     if not path.is_file():
-        raise ValueError(f"{path} is missing: run from a clone of the repository, installed with `pip install -e .`")
+        raise ValueError(f"{path} is missing: install vitslite again")
     text = path.read_text(encoding="utf-8")
     words: dict[str, list[str]] = {}
     templates: list[str] = []

@@ -14,7 +14,7 @@ from vitslite.experiments import wandb_runs
 from vitslite.metrics.catalogue import best_values
 from vitslite.runs import Row, last_values, read_rows
 
-NAMES = ("seed", "name", "run_dir", "variant", "tracking")  # these tell runs apart, not variants
+NAMES = ("seed", "name", "run_dir", "variant", "tracking", "version", "commit")  # these tell runs apart, not variants
 # Free to change within a run, and yet other figures come of it.
 MATTERS = ("trainer.steps", "data.root", "validation.n_heard", "validation.recogniser")
 WHAT_TO_TYPE = (

@@ -1,4 +1,4 @@
-"""A sweep: what `python train.py -m ...` was asked for, what became of each job, and the table at its end.
+"""A sweep: what `vitslite train -m ...` was asked for, what became of each job, and the table at its end.
 
 A sweep is a folder whose name comes from the command, so that the same command finds it again: sweep.json says what was
 asked for, jobs/RUN.json what became of a job. Every job writes its own file, in whatever process or on whatever machine
@@ -107,7 +107,7 @@ class Sweep:
 
 @contextlib.contextmanager
 def of_command(arguments: list[str]) -> Iterator[Sweep | None]:
-    """The sweep that `train.py ARGUMENTS` is about to run, planned and held by the main rank; None for a single run.
+    """The sweep that `vitslite train ARGUMENTS` is about to run, planned, held by the main rank; None for a single run.
 
     ValueError where two jobs would be the same run, or another process runs the sweep; OSError where nothing can be
     noted.

@@ -110,9 +110,10 @@ def read(path: Path) -> dict[str, Any]:
     if missing:
         raise ValueError(f"{path}: not a checkpoint of vitslite, it lacks {', '.join(sorted(missing))}")
     if content.get("format", 1) != FORMAT:
+        writer = f"vitslite {content['version']}, which" if "version" in content else "the version of vitslite that"
         raise ValueError(
             f"{path}: written in format {content.get('format', 1)}, this is the code of format {FORMAT}: the same "
-            "weights would mean something else; train it again, or use the version of vitslite that wrote it"
+            f"weights would mean something else; train it again, or use {writer} wrote it"
         )
     return content
 

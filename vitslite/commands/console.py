@@ -1,4 +1,4 @@
-"""What the commands share: errors as one line, what is said at the start and at the end of a run."""
+"""Errors as one line and exit codes, which all commands share, of Hydra's or with arguments of their own."""
 
 import argparse
 import contextlib
@@ -8,26 +8,19 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
-from torch import nn
 
 from vitslite import build, distributed
-from vitslite.config import naming, rules
-from vitslite.datasets.corpus import Corpus
+from vitslite.config import naming
 from vitslite.experiments import sweeps
 from vitslite.experiments.sweeps import Job, Sweep
-from vitslite.metrics import catalogue
-from vitslite.monitoring.observer import RunObserver
-from vitslite.runs import Row, read_rows
-from vitslite.training.trainer import Trainer
 
 USER_ERRORS = (ValueError, FloatingPointError, OSError)
 EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
 
-_exit_codes: list[int] = []  # of the jobs of this process: a sweep has several
+exit_codes: list[int] = []  # of the jobs of this process: a sweep has several
 
 
 def shows_trace() -> bool:
@@ -59,13 +52,13 @@ def as_job(task: Callable[[DictConfig], float | None]) -> Callable[[DictConfig],
             if shows_trace():
                 raise
             fail(f"{job.name}: {error}" if noted else str(error))
-            _exit_codes.append(EXIT_ERROR)
+            exit_codes.append(EXIT_ERROR)
         except RuntimeError as error:
             if shows_trace() or not (distributed.is_launched() and "by peer" in str(error)):
                 raise
             fail(f"rank {distributed.rank()} stopped because another rank did")
-            _exit_codes.append(EXIT_ERROR)
-        if EXIT_INTERRUPTED in _exit_codes:
+            exit_codes.append(EXIT_ERROR)
+        if EXIT_INTERRUPTED in exit_codes:
             raise KeyboardInterrupt  # no further job of a sweep
         return value
 
@@ -75,7 +68,7 @@ def as_job(task: Callable[[DictConfig], float | None]) -> Callable[[DictConfig],
 def run(main: Callable[[], None]) -> int:
     """Call Hydra's entry point. Gives the exit code: 0, 2 for what the user can mend, 130 when interrupted."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises to us instead of printing a stack of its own
-    _exit_codes.clear()
+    exit_codes.clear()
     with contextlib.ExitStack() as stack:
         try:
             sweep = stack.enter_context(sweeps.of_command(sys.argv[1:]))
@@ -97,7 +90,7 @@ def _run_sweep(main: Callable[[], None], sweep: Sweep) -> int:
     if not distributed.is_main():
         return code
     print(sweeps.table(sweep))
-    print(f"compare them: python scripts/compare_runs.py {sweep.folder}", flush=True)
+    print(f"compare them: vitslite compare {sweep.folder}", flush=True)
     is_complete = all(job.state in ("finished", "stopped") for job in sweep.jobs())
     return code if code or is_complete else EXIT_ERROR
 
@@ -112,10 +105,10 @@ def _run(main: Callable[[], None]) -> int:
         fail(explain(error) + typed)
         return EXIT_ERROR
     except KeyboardInterrupt:
-        if EXIT_INTERRUPTED not in _exit_codes:  # not told to stop after a step, but in the middle of something
+        if EXIT_INTERRUPTED not in exit_codes:  # not told to stop after a step, but in the middle of something
             fail("interrupted; what was saved before is intact, the same command goes on from there")
         return EXIT_INTERRUPTED
-    return max(_exit_codes, default=0)
+    return max(exit_codes, default=0)
 
 
 def run_script(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> int:
@@ -154,68 +147,3 @@ def explain(error: Exception) -> str:
         text += f": {str(cause).splitlines()[0]}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return "; ".join(line for line in lines if not line.startswith(("full_key", "object_type", "reference_type")))
-
-
-def announce(
-    config: build.Config, device: torch.device, corpus: Corpus, model: nn.Module, discriminator: nn.Module | None
-) -> None:
-    """What is about to be trained on what, and where the recipe departs from the theory."""
-    if not distributed.is_main():
-        return
-    ranks = f", {distributed.world_size()} ranks" if distributed.world_size() > 1 else ""
-    print(f"run {config.name} on {device.type}{ranks}, {torch.get_num_threads()} CPU threads, in {config.run_dir}/")
-    print(corpus.summary())
-    parts = "  ".join(f"{name} {millions(part)}" for name, part in model.named_children())
-    judge = f", discriminator {millions(discriminator)}" if discriminator else ""
-    print(f"model {millions(model)} ({parts}){judge}; {corpus.frontend.n_symbols} symbols")
-    for remark in rules.wrong_on_purpose(config):
-        print(f"wrong on purpose: {remark}")
-    for remark in rules.departures(config):
-        print(f"note: {remark}")
-    sys.stdout.flush()
-
-
-def millions(module: nn.Module) -> str:
-    return f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M"
-
-
-def conclude(config: build.Config, trainer: Trainer, observer: RunObserver) -> None:
-    """Where everything is, or how to go on."""
-    tracker, run_dir, done = observer.tracker, observer.tracker.run_dir, trainer.completed_steps
-    if trainer.interrupted:
-        _exit_codes.append(EXIT_INTERRUPTED)
-    if not distributed.is_main():
-        return
-    if done < config.trainer.steps:
-        print(f"stopped after step {done} of {config.trainer.steps}; the same command goes on from there")
-    say_headline(tracker.rows())
-    words = observer.verdict(config.model)
-    if words is not None:
-        print(f"verdict:      {words}")
-    samples = max((run_dir / "samples").glob("step_*"), default=None)
-    curves = run_dir / "curves.png"
-    print(f"checkpoints:  {trainer.checkpoints.folder}/")
-    print(
-        f"wavs, plots:  {f'{samples}/' if samples else 'none yet'}   {f'curves: {curves}' if curves.exists() else ''}"
-    )
-    if (run_dir / "samples.html").exists():
-        print(f"listen:       {run_dir / 'samples.html'} (the samples of all steps on one page)")
-    print(f"metrics:      {tracker.metrics_path}   settings: {run_dir / 'config.yaml'}")
-    print(tracker.place, flush=True)
-
-
-def say_trained(config: build.Config) -> None:
-    """That there is nothing to do, and what came of the run."""
-    if distributed.is_main():
-        print(f"run {config.name} is trained already, {config.trainer.steps} steps, in {config.run_dir}/")
-        say_headline(read_rows(Path(config.run_dir)))
-
-
-def say_headline(rows: list[Row]) -> None:
-    """The last validation: losses, alignment errors, word error rates."""
-    validated = [row for row in rows if any(key.startswith("val/") for key in row)]
-    if validated:
-        last = {key: value for row in validated if row["step"] == validated[-1]["step"] for key, value in row.items()}
-        keys = catalogue.chosen("line", (key for key in last if key.startswith("val/")))
-        figures = (f"{key.removeprefix('val/')} {last[key]:.3g}" for key in keys)
-        print(f"validation at step {last['step']}: {'  '.join(figures)}", flush=True)
