@@ -14,7 +14,7 @@ Names: `log_x` is the natural logarithm of x, `_hat` is predicted, `_text` is pe
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -108,6 +108,7 @@ class Latents(NamedTuple):
 
     def at(self, z: Float[Tensor, "B D T"]) -> "Latents":
         """The same distributions, looked at in another point. The alignment stays."""
+        assert self.flow is not None
         z_p, log_det = self.flow(z * self.mask, self.mask)
         return self._replace(z=z * self.mask, z_p=z_p, log_det=log_det)
 
@@ -133,8 +134,8 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """Copy every tensor to `device`, without waiting where the memory is pinned."""
-        tensors = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        moved = {k: v.to(device, non_blocking=True) for k, v in tensors.items() if isinstance(v, Tensor)}
+        fields: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        moved = {k: v.to(device, non_blocking=True) for k, v in fields.items() if isinstance(v, Tensor)}
         return dataclasses.replace(self, **moved)
 
     @property

@@ -74,7 +74,7 @@ def update(optimizer: torch.optim.AdamW, rate: float, found_inf: Float[Tensor, "
     """
     for group in optimizer.param_groups:
         group["lr"] = rate
-    optimizer.found_inf = found_inf
+    optimizer.found_inf = found_inf  # type: ignore[attr-defined]  # torch sets it from outside, too
     optimizer.step()
 
 
@@ -92,7 +92,8 @@ class EMA:
     def update(self, model: nn.Module, n_updates: int) -> None:
         """Take in the weights after update number `n_updates`."""
         decay = min(self.decay, (1 + n_updates) / (10 + n_updates))
-        averages, weights = list(self.model.parameters()), list(model.parameters())
+        averages: list[Tensor] = list(self.model.parameters())
+        weights: list[Tensor] = list(model.parameters())
         torch._foreach_lerp_(averages, weights, 1 - decay)
         for average, value in zip(self.model.buffers(), model.buffers(), strict=True):
             average.copy_(value)

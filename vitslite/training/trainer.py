@@ -4,6 +4,7 @@ Parts are handed in (build.py makes them); nothing is built here. Batch k, its n
 (seed, k), the learning rate of k, so a checkpoint holds no random state and the same command again resumes bit for bit.
 """
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -26,8 +27,6 @@ from vitslite.training.observation import Observer, StepResult, Throughput
 from vitslite.training.optimization import EMA, Guard, adamw, clip, rate_factor, rate_note, update
 from vitslite.training.progress import Progress
 from vitslite.training.settings import TrainerSettings
-
-Generated = list[Outputs | None]  # what the model made of each micro-batch, where it is kept
 
 
 class Trainer:
@@ -122,16 +121,16 @@ class Trainer:
 
         # The discriminator first, on what the model makes now.
         adversary = self.adversary if self.adversary and self.adversary.is_active(self.completed_steps) else None
-        generated: Generated = [None] * len(batches)
+        generated: list[Outputs | None] = [None] * len(batches)
         terms: dict[str, Tensor] = {}
         if adversary:
             generated, terms["discriminator"] = self._update_discriminator(adversary, batches, counts, factor)
 
         # Then the model. Every rank's and micro-batch's loss is a share of one mean, so gradients add up.
         self.optimizer.zero_grad(set_to_none=True)
-        for batch, outputs in zip(batches, generated, strict=True):
+        for batch, kept in zip(batches, generated, strict=True):
             with self._autocast():
-                outputs = outputs or self.model(batch)
+                outputs = kept or self.model(batch)
                 scores = adversary.score(outputs, batch) if adversary else ()
                 losses = self.objective(outputs, counts, *scores, step=batch.step)
             losses.total.backward()
@@ -153,7 +152,7 @@ class Trainer:
 
     def _update_discriminator(
         self, adversary: Adversary, batches: list[Batch], counts: Counts, factor: float
-    ) -> tuple[Generated, Tensor]:
+    ) -> tuple[list[Outputs | None], Tensor]:
         """One discriminator update. The model's outputs are kept for its own update when there is one micro-batch.
 
         With several they are made again, which keyed noise makes the same, so that memory holds one at a time.
@@ -172,7 +171,8 @@ class Trainer:
         return ([outputs] if keep else [None] * len(batches)), loss
 
     def _global_counts(self, batches: list[Batch]) -> Counts:
-        return Counts.from_flat(distributed.all_sum(sum(self.objective.counts(batch).flat() for batch in batches)))
+        counts = torch.stack([self.objective.counts(batch).flat() for batch in batches]).sum(0)
+        return Counts.from_flat(distributed.all_sum(counts))
 
     def log(self, result: StepResult) -> None:
         started = time.perf_counter()
@@ -213,8 +213,8 @@ class Trainer:
 
     def _is_best(self, measured: dict[str, float]) -> bool:
         """Whether `best_metric` is better than ever before; the same on all ranks."""
-        value = measured.get(self.settings.best_metric)
-        is_best = value is not None and catalogue.find(self.settings.best_metric).is_better(value, than=self.best)
+        value = measured.get(self.settings.best_metric, math.nan)
+        is_best = catalogue.find(self.settings.best_metric).is_better(value, than=self.best)
         self.best = value if is_best else self.best
         return distributed.any_rank(is_best)
 
@@ -250,10 +250,10 @@ class Trainer:
         """What a checkpoint holds of the networks and the optimisers, by its name there."""
         return {
             "model": self.model,
-            "ema": self.ema and self.ema.model,
+            "ema": self.ema.model if self.ema else None,
             "optimizer": self.optimizer,
-            "discriminator": self.adversary and self.adversary.discriminator,
-            "optimizer_d": self.adversary and self.adversary.optimizer,
+            "discriminator": self.adversary.discriminator if self.adversary else None,
+            "optimizer_d": self.adversary.optimizer if self.adversary else None,
         }
 
     def _autocast(self) -> torch.autocast:
