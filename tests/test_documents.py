@@ -102,9 +102,25 @@ def missing_from_the_map(text: str) -> set[str]:
     return (entries - named) | {name for name in named if not exists(name, "scripts")}
 
 
+def unnamed(names, document: str, heading: str) -> list[str]:
+    """Those of `names` that the table under a heading leaves out."""
+    table = (ROOT / document).read_text().split(f"## {heading}")[1].split("\n\n")[1]
+    return [name for name in names if not re.search(rf"(?<![\w/]){name}\b", table)]
+
+
 def test_the_laboratory_names_every_choice():
-    axes = (ROOT / "docs/laboratory.md").read_text().split("## Axes")[1].split("\n\n")[1]
-    assert [name for names in CHOICES for name in names if not re.search(rf"\b{name}\b", axes)] == []
+    assert unnamed(chain(*CHOICES), "docs/laboratory.md", "Axes") == []
+    assert unnamed(["mas", "half_numeric"], "docs/laboratory.md", "Axes") == ["half_numeric"]
+
+
+def test_the_settings_name_every_option():
+    options = [p.relative_to(ROOT / "configs") for p in (ROOT / "configs").glob("*/**/*.yaml")]
+    groups = {p.parent.as_posix(): [] for p in options if p.parent.name != "wandb_sweep"}
+    for path in options:
+        groups.get(path.parent.as_posix(), []).append(path.stem)
+    for group, names in groups.items():
+        assert unnamed([group, *(names if group != "experiment" else ())], "docs/settings.md", "Groups") == []
+    assert unnamed(["model/flaw", "flow"], "docs/settings.md", "Groups") == ["model/flaw", "flow"]
 
 
 def test_one_version():
