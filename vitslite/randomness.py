@@ -9,7 +9,7 @@ applied to 64-bit integers that wrap around, which torch does alike on CPU and G
 whose seed is the hash of all before it.
 
 What is written here in operations of torch is the definition. It is many passes over memory, so where there is a kernel
-that makes the same numbers, bit for bit, in one pass, that is used: `randomness_cpu`, `randomness_triton`.
+that makes the same numbers, bit for bit, in one pass, that is used: `kernels/randomness_*.py`.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""What a comparison says: tables and sentences, as markdown, and a picture. comparison_page makes a page of them."""
+"""What a comparison says: tables and sentences, as markdown, and a picture. page.py makes a page of them."""
 
 import datetime
 import math

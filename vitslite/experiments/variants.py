@@ -1,7 +1,7 @@
 """Runs side by side: grouped by their settings, compared seed by seed. No pictures, no HTML.
 
 Runs whose settings are the same but for the seed are one variant. Settings that may change within a run
-(checkpoint.FREE_SETTINGS) do not count, but for those that make other figures of it (comparison_runs.MATTERS).
+(identity.FREE_SETTINGS) do not count, but for those that make other figures of it (sources.MATTERS).
 """
 
 import collections

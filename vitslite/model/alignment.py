@@ -199,13 +199,13 @@ def monotonic_alignment(
     """Frames per token on the path of greatest summed `log_lik`: int64, at least 1 per token, 0 on padding.
 
     Equal scores stay in the token, so slack goes to the last one: zeros for 6 frames and 3 tokens give [1, 1, 4].
-    What lies beyond the lengths is never read. On a GPU the search runs there, and nothing waits for it (see
-    `alignment_triton`); everywhere else on the CPU (see `alignment_cpu`), a score on another device being copied there.
+    What lies beyond the lengths is never read. On a GPU the search runs there, and nothing waits for it
+    (kernels/alignment_triton.py); everywhere else on the CPU (kernels/alignment_cpu.py), to which the score is copied.
 
     Raises ValueError naming the utterance: no tokens, fewer frames than tokens, or NaN or infinity in the score. Not on
     a GPU, where one would have to wait to learn of it: such an utterance gets even durations there. Lengths that do not
     fit are left out when the data is read. What made the score NaN is in the KL as well, since even durations use
-    every token and every frame, and nothing is learnt from a gradient that is not finite (guard.py).
+    every token and every frame, and nothing is learnt from a gradient that is not finite (`optimization.Guard`).
     """
     score = log_lik.detach().transpose(1, 2).to(torch.float32)
     if device_search := _device_search(log_lik.device):

@@ -9,7 +9,7 @@ q = p, that is where the KL is zero and nothing should move:
     abs_elementwise        0.4839          +0.9679             0.626
     clamp_elementwise      0.2420          +0.4839             0.702
 
-(expectations in nats per element; tests/test_proposed.py). All of them push the posterior's noise down.
+(expectations in nats per element; tests/objectives/test_proposed.py). All of them push the posterior's noise down.
 """
 
 from jaxtyping import Float
