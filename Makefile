@@ -1,7 +1,8 @@
 # make train [ARGS="overrides"]   train the demo, or whatever ARGS say
 # make evaluate [RUN=runs/demo]   word error rates, distances, alignment errors on sentences never trained on
 # make atlas [ARGS="NAME ..."]    every experiment of the laboratory, its measurements into docs/atlas.md (hours)
-# make test  [ARGS="..."]         the whole test suite
+# make test  [ARGS="..."]         the whole test suite, on all cores
+# make lint types                 ruff and mypy
 # make setup                      the environment alone: .venv, exact versions from constraints.txt
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ PY := .venv/bin/python
 
 RUN ?= runs/demo
 
-.PHONY: setup train evaluate atlas test lint clean
+.PHONY: setup train evaluate atlas test lint types clean
 
 setup: .venv/.stamp
 
@@ -23,13 +24,16 @@ atlas: .venv/.stamp
 	$(PY) scripts/make_atlas.py $(ARGS)
 
 test: .venv/.stamp
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: .venv/.stamp
 	$(PY) -m ruff check . && $(PY) -m ruff format --check .
 
+types: .venv/.stamp
+	$(PY) -m mypy
+
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
 
 # Through uv where pip can get it (four times faster), else by pip alone.
 .venv/.stamp: pyproject.toml constraints.txt
