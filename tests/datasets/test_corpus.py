@@ -234,7 +234,6 @@ def test_metadata_is_a_folder(tmp_path):
     ("overrides", "message"),
     [
         (["kind=lj"], r"data.kind=lj is unknown: choose one of demo, ljspeech"),
-        (["kind=ljspeech"], "data.root=/path/to/LJSpeech-1.1"),
         (["peak=2"], "data.peak=2: must be above 0 and at most 1, or null"),
         (["validation_fraction=0.6", "test_fraction=0.5"], "test_fraction=0.5 leave nothing to train on"),
         (["validation_fraction=-0.1"], "data.validation_fraction=-0.1: must be at least 0"),
@@ -245,6 +244,11 @@ def test_metadata_is_a_folder(tmp_path):
 def test_impossible_settings(overrides, message):
     with pytest.raises(ValueError, match=message):
         defaults_with(*(f"data.{override}" for override in overrides))
+
+
+def test_a_corpus_of_yours_has_a_place():
+    with pytest.raises(ValueError, match="data.root=/path/to/LJSpeech-1.1"):
+        load_corpus(DataSettings(kind="ljspeech"), CHARACTERS, AUDIO)
 
 
 def test_one_clip_is_not_enough(tmp_path):

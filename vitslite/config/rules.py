@@ -36,8 +36,6 @@ def _run(config: Config) -> Iterator[str]:
 
 def _data(config: Config) -> Iterator[str]:
     data, text, audio = config.data, config.text, config.audio
-    if data.kind == "ljspeech" and data.root is None:
-        yield "data.root is not set: type data.root=/path/to/LJSpeech-1.1, the folder with metadata.csv"
     fractions = data.validation_fraction, data.test_fraction
     if sum(fractions) >= 1:
         yield "data.validation_fraction={:g} and data.test_fraction={:g} leave nothing to train on".format(*fractions)

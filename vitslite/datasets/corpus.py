@@ -124,6 +124,8 @@ def _root(data: DataSettings) -> Path:
     if data.kind == "demo":
         jobs = min(os.cpu_count() or 1, 8)
         return make_demo_corpus(Path(data.cache), data.n_sentences, data.demo_seed, data.demo_voice, jobs)
+    if data.root is None:  # not a matter of config/rules.py: a voice is loaded without its corpus, or with another
+        raise ValueError("data.root is not set: type data.root=/path/to/LJSpeech-1.1, the folder with metadata.csv")
     return Path(data.root).expanduser()
 
 
