@@ -60,7 +60,8 @@ def bin_folder(archives, tmp_path_factory) -> Path:
 
 
 def test_the_archives_hold_everything(archives):
-    modules = {p.relative_to(ROOT) for p in (ROOT / "vitslite").rglob("*") if p.is_file() and p.suffix != ".pyc"}
+    found = (path.relative_to(ROOT) for path in (ROOT / "vitslite").rglob("*") if path.is_file())
+    modules = {path for path in found if "__pycache__" not in path.parts}
     configs = {p.relative_to(ROOT) for p in (ROOT / "configs").rglob("*.yaml")} | {Path("data/demo_grammar.txt")}
     installed = modules | {"vitslite" / path for path in configs}
     with zipfile.ZipFile(archives[1]) as wheel:
