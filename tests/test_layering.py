@@ -36,7 +36,7 @@ OWNERS = {  # of a third-party library: the modules that may import it, by name 
     "monotonic_alignment_search": {"benchmarks"},
     "soundfile": {"audio"},
     "librosa": {"metrics.acoustics"},
-    "scipy": {"metrics.statistics"},
+    "scipy": {"metrics.acoustics", "metrics.statistics"},
     "filelock": {"files"},
     "torchaudio": {"audio", "metrics.recognition"},
     "pocketsphinx": {"metrics.recognition"},
