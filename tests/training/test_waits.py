@@ -9,8 +9,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vitslite import build
-from vitslite.benchmarks.measuring import refuse_waits
 from vitslite.benchmarks.step import build_trainer, step_of
+from vitslite.benchmarks.timing import refuse_waits
 from vitslite.model import alignment
 from vitslite.tensors import Batch
 from vitslite.training.trainer import Trainer
