@@ -12,9 +12,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vitslite import build, randomness
+from vitslite import build
 from vitslite.benchmarks.step import build_trainer
-from vitslite.model import alignment, vits
+from vitslite.kernels import available
+from vitslite.model import vits
 from vitslite.tensors import Batch, sequence_mask
 from vitslite.training.trainer import Trainer
 
@@ -101,8 +102,7 @@ def fake_step(compose, tmp_path, monkeypatch, overrides) -> FakeTrainer:
     overrides = [*overrides, *NARROW, "trainer.log_every_steps=0"]
     config = build.parse(compose(*overrides), overrides)
     corpus = build.corpus(config)
-    monkeypatch.setattr(alignment, "_device_search", lambda device: Search if device.type == "cuda" else None)
-    monkeypatch.setattr(randomness, "_kernel", lambda device, n_axes: None)
+    monkeypatch.setattr(available, "on_gpu", lambda name, device: Search if name == "alignment_triton" else None)
     monkeypatch.setattr(nn.Module, "to", moved)
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)

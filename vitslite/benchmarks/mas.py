@@ -19,7 +19,7 @@ from torch import Tensor
 from vitslite.benchmarks.result import Section, draw_growth, ratio, times
 from vitslite.benchmarks.timing import Call, Settings, Timings, once, refuse_waits, timed
 from vitslite.model import alignment
-from vitslite.model.alignment import AlignmentSettings
+from vitslite.model.alignment import AlignmentSettings, Items
 from vitslite.tensors import LOG_2PI, Gaussian, sequence_mask
 
 N_LATENT = 192  # channels, as VITS has
@@ -130,11 +130,10 @@ def make_problem(shape: Shape, device: torch.device, seed: int = 0) -> Problem:
 def searches(problem: Problem, peer: Peer | None) -> dict[str, Call]:
     """What is compared. Ours give durations, the package's a path [B, L, T]; its kernel runs on a CPU alone."""
     p, off = problem, AlignmentSettings()
-    own = (*p.lengths, p.ids)
-    keys = torch.zeros_like(p.lengths[0])  # without a step nothing is random
+    items = Items(p.ids, *p.lengths, torch.zeros_like(p.lengths[0]))  # without a step nothing is random
     calls = {
-        SEARCH: Call(lambda: alignment.monotonic_alignment(p.score, *own)),
-        SCORED: Call(lambda: alignment.scored_search(p.z, p.p_text, *own, off, None, keys)),
+        SEARCH: Call(lambda: alignment.monotonic_alignment(p.score, *p.lengths, p.ids)),
+        SCORED: Call(lambda: alignment.scored_search(p.z, p.p_text, items, off, None)),
     }
     if peer is None:
         return calls
