@@ -15,9 +15,10 @@ the processor time (cpu), or on a GPU that of the device; the wall clock counts 
 """
 
 import argparse
-import json
 import sys
 import tempfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import hydra
@@ -26,15 +27,15 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from vitslite import build
-from vitslite.benchmarks import data, diagnostics, infer, learn, mas, plots, result, step
-from vitslite.benchmarks.corpus import device_of
+from vitslite.benchmarks import data, diagnostics, infer, learn, mas, result, step
 from vitslite.benchmarks.mas import Shape
-from vitslite.benchmarks.measuring import Effort
 from vitslite.benchmarks.result import Section
+from vitslite.benchmarks.timing import Settings
 from vitslite.commands import console
 from vitslite.config.settings import Config
 from vitslite.files import shipped, write_text
 
+COMMON = ("run", "device", "rounds", "threads", "json", "markdown", "profile", "output")  # the others go to `run`
 GPU_STEPS = {  # settings of training steps that are compared on a GPU, by whether they are traced
     ("trainer.precision=fp32",): False,
     ("trainer.precision=bf16",): True,
@@ -45,75 +46,38 @@ build.register_schema()
 
 
 def main(arguments: argparse.Namespace) -> None:
-    torch.set_num_threads(arguments.threads)
+    a = arguments
+    if a.device == "cuda" and not torch.cuda.is_available():
+        mend = "gpu needs a GPU; mas, step, infer and data run on a CPU" if a.run is gpu else "use --device cpu"
+        raise ValueError(f"torch sees no GPU here: {mend}")
+    torch.set_num_threads(a.threads)
     about = result.machine()  # before we make load ourselves
     with tempfile.TemporaryDirectory(prefix="vitslite-benchmark-") as folder:
-        sections = arguments.measure(arguments, Path(folder))
-    if arguments.json:
-        leave(arguments.json, json.dumps(result.as_dict(about, sections), indent=1) + "\n")
-    print(result.as_text(about, sections, arguments.markdown))
+        settings = Settings(compose, torch.device(a.device), a.rounds, Path(folder), a.output, a.profile)
+        sections = a.run(settings, **{name: value for name, value in vars(a).items() if name not in COMMON})
+    if a.json:
+        leave(a.json, result.as_json(about, sections))
+    if a.run is gpu:
+        leave(a.output / "benchmark.json", result.as_json(about, sections))
+        leave(a.output / "benchmark.md", result.as_text(about, sections, markdown=True) + "\n")
+    print(result.as_text(about, sections, a.markdown))
 
 
-def measure_mas(arguments: argparse.Namespace, folder: Path) -> list[Section]:
-    effort = effort_of(arguments)
-    sections = mas.run(arguments.shapes, effort)
-    if arguments.growth:
-        sections.append(mas.growth(arguments.shapes[0], effort))
-        picture = plots.growth(arguments.output / "mas.png", sections[-1].rows)
-        sections[-1].notes.append(f"Drawn in {picture}")
-    return sections
-
-
-def measure_step(arguments: argparse.Namespace, folder: Path) -> list[Section]:
-    a = arguments
-    return [
-        step.run(compose, effort_of(a), folder, a.batch, a.frames, a.published, a.models, a.overrides),
-    ]
-
-
-def measure_learn(arguments: argparse.Namespace, folder: Path) -> list[Section]:
-    return [learn.run(compose, effort_of(arguments), folder, arguments.budget, arguments.overrides)]
-
-
-def measure_infer(arguments: argparse.Namespace, folder: Path) -> list[Section]:
-    return [infer.run(compose, effort_of(arguments), arguments.frames, arguments.model, arguments.overrides)]
-
-
-def measure_data(arguments: argparse.Namespace, folder: Path) -> list[Section]:
-    a = arguments
-    return data.run(compose, effort_of(a), folder, a.batch, a.batches, a.model, a.step_batch)
-
-
-def measure_diagnostics(arguments: argparse.Namespace, folder: Path) -> list[Section]:
-    return [diagnostics.run(compose, effort_of(arguments), folder, arguments.steps, arguments.overrides)]
-
-
-def measure_gpu(arguments: argparse.Namespace, folder: Path) -> list[Section]:
+def gpu(settings: Settings, batch: int, budget: int) -> list[Section]:
     """Everything that needs one, at sizes that fill it; also left as benchmark.json and benchmark.md."""
-    if not torch.cuda.is_available():
-        raise ValueError("gpu needs a GPU, and torch sees none here: mas, step, infer and data run on a CPU")
-    a, about, sections = arguments, result.machine(), []
-    effort = Effort(a.rounds, torch.device("cuda"), a.profile)
-    untraced = Effort(a.rounds, torch.device("cuda"))
-    sections += mas.run(mas.DEFAULT_SHAPES, untraced)
-    sections.append(mas.growth(Shape(32, 200, 1000), untraced))
-    plots.growth(a.output / "mas.png", sections[-1].rows)
-    for settings, traced in GPU_STEPS.items():
-        own, chosen = folder / "".join(settings), effort if traced else untraced
-        found = step.run(compose, chosen, own, a.batch, 500, "vits", ["small"], list(settings))
-        found.title += f", {' '.join(settings)}"
+    untraced = replace(settings, trace=None)
+    sections = mas.run(untraced, mas.DEFAULT_SHAPES, growth=False)
+    sections.append(mas.growing(Shape(32, 200, 1000), untraced))
+    for overrides, traced in GPU_STEPS.items():
+        own = replace(settings if traced else untraced, folder=settings.folder / "".join(overrides))
+        (found,) = step.run(own, batch, 500, "vits", ["small"], list(overrides))
+        found.title += f", {' '.join(overrides)}"
         sections.append(found)
         torch.cuda.empty_cache()
-    sections.append(learn.run(compose, untraced, folder / "learn", a.budget, ["data.batch_size=16"]))
-    sections.append(infer.run(compose, untraced, 566, "vits", []))
-    sections += data.run(compose, untraced, folder / "data", 64, 4, "small", 64)
-    leave(a.output / "benchmark.json", json.dumps(result.as_dict(about, sections), indent=1) + "\n")
-    leave(a.output / "benchmark.md", result.as_text(about, sections, markdown=True) + "\n")
+    sections += learn.run(replace(untraced, folder=settings.folder / "learn"), budget, ["data.batch_size=16"])
+    sections += infer.run(untraced, 566, "vits", [])
+    sections += data.run(replace(untraced, folder=settings.folder / "data"), 64, 4, "small", 64)
     return sections
-
-
-def effort_of(arguments: argparse.Namespace) -> Effort:
-    return Effort(arguments.rounds, device_of(arguments.device), arguments.profile)
 
 
 def compose(overrides: list[str]) -> Config:
@@ -143,52 +107,52 @@ def parser() -> argparse.ArgumentParser:
     commands = p.add_subparsers(required=True, metavar="COMMAND")
     positive = console.positive
 
-    def command(name: str, measure, rounds: int, help: str) -> argparse.ArgumentParser:
-        c = commands.add_parser(name, help=help, description=measure.__doc__ or help)
-        c.set_defaults(measure=measure)
+    def command(run: Callable[..., list[Section]], rounds: int, help: str, overrides: str = "") -> Callable[..., None]:
+        """A subcommand with what all have. Gives a function that adds an option of its own."""
+        name = run.__name__ if run is gpu else run.__module__.rpartition(".")[2]
+        c = commands.add_parser(name, help=help, description=run.__doc__)
+        c.set_defaults(run=run, device="cuda")
         c.add_argument("--rounds", type=positive, default=rounds, help=f"how often each is run ({rounds})")
         c.add_argument("--threads", type=positive, default=1, help="CPU threads (1)")
         c.add_argument("--json", type=Path, metavar="FILE", help="leave the figures there")
         c.add_argument("--markdown", action="store_true", help="print markdown")
         c.add_argument("--profile", type=Path, metavar="FILE", help="leave a Chrome trace of one run of each")
         c.add_argument("-o", "--output", type=Path, metavar="DIR", default=Path("runs/benchmark"), help="for pictures")
-        if name != "gpu":
+        if run is not gpu:
             c.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-        return c
+        if overrides:
+            c.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=overrides)
+        return c.add_argument
 
-    c = command("mas", measure_mas, 20, "alignment search")
-    c.add_argument("--shapes", type=shape, nargs="+", metavar="B,L,T", default=mas.DEFAULT_SHAPES)
-    c.add_argument("--growth", action="store_true", help="also the cost against B, L and T around the first shape")
+    option = command(mas.run, 20, "alignment search")
+    option("--shapes", type=shape, nargs="+", metavar="B,L,T", default=mas.DEFAULT_SHAPES)
+    option("--growth", action="store_true", help="also the cost against B, L and T around the first shape")
 
-    c = command("step", measure_step, 5, "a training step")
-    c.add_argument("--batch", type=positive, default=2, help="utterances (2)")
-    c.add_argument("--frames", type=positive, default=500, help="of each (500)")
-    c.add_argument("--published", default="vits", metavar="MODEL", help="what stands for the published one (vits)")
-    c.add_argument("--models", nargs="*", default=["small", "tiny"], metavar="MODEL", help="of ours (small tiny)")
-    c.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for all of them, as of train.py")
+    option = command(step.run, 5, "a training step", "for all of them, as of train.py")
+    option("--batch", type=positive, default=2, help="utterances (2)")
+    option("--frames", type=positive, default=500, help="of each (500)")
+    option("--published", default="vits", metavar="MODEL", help="what stands for the published one (vits)")
+    option("--models", nargs="*", default=["small", "tiny"], metavar="MODEL", help="of ours (small tiny)")
 
-    c = command("learn", measure_learn, 1, "how soon a model has learnt something")
-    c.add_argument("--budget", type=positive, default=240, metavar="SECONDS", help="for each model (240)")
-    c.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for all of them, as of train.py")
+    option = command(learn.run, 1, "how soon a model has learnt something", "for all of them, as of train.py")
+    option("--budget", type=positive, default=240, metavar="SECONDS", help="for each model (240)")
 
-    c = command("infer", measure_infer, 5, "synthesis")
-    c.add_argument("--frames", type=positive, default=566, help="of the sentence (566)")
-    c.add_argument("--model", default="vits")
-    c.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for both decoders, as of train.py")
+    option = command(infer.run, 5, "synthesis", "for both decoders, as of train.py")
+    option("--frames", type=positive, default=566, help="of the sentence (566)")
+    option("--model", default="vits")
 
-    c = command("data", measure_data, 8, "batches")
-    c.add_argument("--batch", type=positive, default=64, help="utterances (64)")
-    c.add_argument("--batches", type=positive, default=4, help="different ones that are made, of temporary files (4)")
-    c.add_argument("--model", default="tiny", help="whose steps wait for data (tiny)")
-    c.add_argument("--step-batch", type=positive, default=8, help="utterances of those steps (8)")
+    option = command(data.run, 8, "batches")
+    option("--batch", type=positive, default=64, help="utterances (64)")
+    option("--batches", type=positive, default=4, help="different ones that are made, of temporary files (4)")
+    option("--model", default="tiny", help="whose steps wait for data (tiny)")
+    option("--step-batch", type=positive, default=8, help="utterances of those steps (8)")
 
-    c = command("diagnostics", measure_diagnostics, 1, "what looking at a run costs")
-    c.add_argument("--steps", type=positive, default=400)
-    c.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="the run; default: the demo")
+    option = command(diagnostics.run, 1, "what looking at a run costs", "the run; default: the demo")
+    option("--steps", type=positive, default=400)
 
-    c = command("gpu", measure_gpu, 10, "what a GPU can show of it; also left as benchmark.json and benchmark.md")
-    c.add_argument("--batch", type=positive, default=64, help="utterances of a training step (64)")
-    c.add_argument("--budget", type=positive, default=40, metavar="SECONDS", help="for each model that learns (40)")
+    option = command(gpu, 10, "what a GPU can show of it; also left as benchmark.json and benchmark.md")
+    option("--batch", type=positive, default=64, help="utterances of a training step (64)")
+    option("--budget", type=positive, default=40, metavar="SECONDS", help="for each model that learns (40)")
     return p
 
 

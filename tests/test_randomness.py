@@ -110,7 +110,7 @@ def loaded(path):
 
 
 def source_of(name):
-    return Path(inspect.getfile(randomness)).with_name(f"randomness_{name}.py")
+    return Path(inspect.getfile(available)).with_name(f"randomness_{name}.py")
 
 
 @pytest.fixture(scope="module")

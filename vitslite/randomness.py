@@ -68,16 +68,11 @@ def _kernel(device: torch.device, n_axes: int) -> ModuleType | None:
     if torch.compiler.is_compiling():
         return None
     if device.type == "cpu":
-        from vitslite.kernels import (
-            randomness_cpu,  # here, so that reading or importing a model does not load the compiler
-        )
+        from vitslite.kernels import randomness_cpu  # here, so that a model can be imported without the compiler
 
         return randomness_cpu
-    if device.type == "cuda" and available.can_start():
-        from vitslite.kernels import randomness_triton  # here, as it loads a compiler, too
-
-        return randomness_triton if n_axes <= randomness_triton.MAX_AXES else None
-    return None
+    kernel = available.on_gpu("randomness_triton", device)
+    return kernel if kernel and n_axes <= kernel.MAX_AXES else None
 
 
 def _mix(h: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:

@@ -1,7 +1,6 @@
 """Benchmarks: statistics on clocks of our own, agreement with the peers, what is counted, the command. No speeds."""
 
 import importlib.util
-import itertools
 import json
 import statistics
 import sys
@@ -18,8 +17,7 @@ from vitslite import build
 from vitslite.audio import AudioSettings, Features
 from vitslite.benchmarks import corpus, data, diagnostics, infer, learn, mas, result, step, timing
 from vitslite.benchmarks.mas import Peer, Shape
-from vitslite.benchmarks.measuring import Effort, count_operations
-from vitslite.benchmarks.timing import Call, Timings, measure
+from vitslite.benchmarks.timing import Call, Settings, Timings, count_operations, measure
 from vitslite.commands import console
 from vitslite.datasets.corpus import DataSettings
 from vitslite.datasets.loader import Loader
@@ -32,7 +30,7 @@ script = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(script)
 
 CPU = torch.device("cpu")
-ONCE = Effort(1, CPU)
+ONCE = Settings(script.compose, CPU, 1, ROOT, ROOT)
 AUDIO = AudioSettings()
 NARROW = ["discriminator.period_channels=[4,4,4,4,4]", "discriminator.resolution_channels=4"]
 needs_peer = pytest.mark.skipif(mas.find_peer() is None, reason="monotonic-alignment-search is not installed")
@@ -146,7 +144,7 @@ def test_problems_are_ragged_and_have_paths(problem):
     assert all(6 <= n_l <= 12 and 20 <= n_t <= 40 for n_l, n_t in lengths) and len(set(lengths)) == 5
     assert problem.mask.sum() == sum(n_l * n_t for n_l, n_t in lengths)
     square = mas.make_problem(Shape(20, 9, 9), CPU)
-    assert (square.token_lengths <= square.frame_lengths).all()
+    assert (square.lengths[0] <= square.lengths[1]).all()
     with pytest.raises(ValueError, match="no more tokens than frames"):
         mas.make_problem(Shape(2, 10, 9), CPU)
 
@@ -229,7 +227,7 @@ def test_paths_of_equal_worth_are_said_and_accepted(problem):
 
 def test_without_the_package_its_rows_are_missing_and_it_says_why(monkeypatch):
     monkeypatch.setitem(sys.modules, "monotonic_alignment_search", None)
-    (section,) = mas.run([Shape(2, 5, 9)], ONCE)
+    (section,) = mas.run(ONCE, [Shape(2, 5, 9)], growth=False)
     assert [row["what"] for row in section.rows] == [mas.SEARCH, mas.SCORED, mas.FLOOR]
     assert section.notes[-1] == mas.INSTALL
 
@@ -353,14 +351,15 @@ def test_tables_as_text_and_as_markdown():
     assert text[2:7] == [
         "speed",
         "",
-        "what  cpu ms  cpu ms, least",
-        "ours       2              1",
-        "peer       4              4",
+        "what      cpu ms    cpu ms, least",
+        "ours           2                1",
+        "peer           4                4",
     ]
     assert text[-3].split() == ["ours", "peer", "cpu", "2", "1.67", "3"] and text[-1] == "A note."
     markdown = result.as_text(about, [section], markdown=True)
-    assert "### speed\n\n| what | cpu ms | cpu ms, least |\n| --- | --- | --- |\n| ours | 2 | 1 |\n" in markdown
-    stored = json.loads(json.dumps(result.as_dict(about, [section])))
+    assert "### speed\n\n| what   |   cpu ms |   cpu ms, least |\n|:-------|---------:|----------------:|\n" in markdown
+    assert "\n| ours   |        2 |               1 |\n" in markdown
+    stored = json.loads(result.as_json(about, [section]))
     assert stored["sections"][0]["ratios"][0]["times as fast"] == pytest.approx(2)
 
 
@@ -407,8 +406,8 @@ def test_commands_print_their_tables(command, monkeypatch, tmp_path, capsys):
 
 def test_what_looking_costs_is_clocked_apart(compose, tmp_path):
     looked = ["trainer.diagnose_every_steps=2", "trainer.log_every_steps=1"]
-    effort = Effort(1, torch.device("cpu"))
-    section = diagnostics.run(lambda o: build.parse(compose(*o), o), effort, tmp_path, 3, looked)
+    settings = replace(ONCE, compose=lambda o: build.parse(compose(*o), o), folder=tmp_path)
+    (section,) = diagnostics.run(settings, 3, looked)
     seconds = {row["what"].split(":")[0]: row["cpu s"] for row in section.rows}
     assert set(seconds) == {"3 training steps", "probe", "observe_step", "log_step", "together"}
     assert all(value > 0 for value in seconds.values())
@@ -417,24 +416,22 @@ def test_what_looking_costs_is_clocked_apart(compose, tmp_path):
 
 def test_learning_is_clocked_until_targets_are_reached(compose, tmp_path, monkeypatch):
     """With a clock of a second per step, and looks of 2 s: one target is reached at the first look, one never."""
-    seconds = itertools.count()  # of which every step takes one, and lets one pass before the next
-    monkeypatch.setattr(learn, "clock_of", lambda device: lambda: float(next(seconds)))
+    monkeypatch.setattr(learn, "on_host", lambda step: step() and {"cpu": 1.0})
     monkeypatch.setattr(learn, "N_LOOKS", 3)
     monkeypatch.setattr(learn, "TARGETS", {"val/loss/mel": 100.0, "val/mas/error_ms": 0.0})
     monkeypatch.setattr(learn, "DEMO", [])
     published = step.Variant("published", ["trainer.ema_decay=0"], step.PublishedTrainer)
     monkeypatch.setattr(learn, "VARIANTS", [step.Variant("nano", []), published])
-    section = learn.run(lambda o: build.parse(compose(*o), o), ONCE, tmp_path, 6, [])
+    settings = replace(ONCE, compose=lambda o: build.parse(compose(*o), o), folder=tmp_path)
+    (section,) = learn.run(settings, 6, [])
     assert [row["what"] for row in section.rows] == ["nano", "published"]
     for row in section.rows:
         assert (row["steps"], row["s"]) == (6, 6.0)
         assert (row["s to loss/mel 100"], row["s to mas/error_ms 0"]) == (2.0, None)
         assert 0 < row["last loss/mel"] < 100 and row["last mas/error_ms"] > 0
     monkeypatch.setattr(learn, "TARGETS", {"val/loss/mel": 100.0})
-    assert [row["steps"] for row in learn.run(lambda o: build.parse(compose(*o), o), ONCE, tmp_path, 6, []).rows] == [
-        2,
-        2,
-    ]
+    (section,) = learn.run(settings, 6, [])
+    assert [row["steps"] for row in section.rows] == [2, 2]
 
 
 def test_the_variants_that_learn_are_what_they_are_called():
@@ -450,7 +447,7 @@ def test_the_last_override_wins(monkeypatch):
     monkeypatch.setattr(step, "write_corpus", lambda *_: (_ for _ in ()).throw(ValueError("enough")))
     compose = lambda overrides: seen.append(script.compose(overrides)) or seen[-1]  # noqa: E731
     with pytest.raises(ValueError, match="enough"):
-        step.run(compose, ONCE, ROOT, 2, 40, "nano", [], ["trainer.precision=bf16"])
+        step.run(replace(ONCE, compose=compose), 2, 40, "nano", [], ["trainer.precision=bf16"])
     assert [config.trainer.precision for config in seen] == ["bf16"] * 3
 
 

@@ -183,14 +183,14 @@ def test_it_compiles_for_a_gpu(block, n_warps, stride_l, tmp_path):
 
 
 def test_where_it_is_used(monkeypatch):
-    assert alignment._device_search(torch.device("cpu")) is None
+    assert available.on_gpu("alignment_triton", torch.device("cpu")) is None
     with monkeypatch.context() as context:
         context.setattr(available, "can_start", lambda: True)
-        assert alignment._device_search(torch.device("cuda")) is alignment_triton
+        assert available.on_gpu("alignment_triton", torch.device("cuda")) is alignment_triton
     monkeypatch.setitem(sys.modules, "triton.runtime", None)  # not installed
     available.can_start.cache_clear()
     try:
-        assert alignment._device_search(torch.device("cuda")) is None
+        assert available.on_gpu("alignment_triton", torch.device("cuda")) is None
     finally:
         available.can_start.cache_clear()
 
@@ -205,8 +205,8 @@ def test_a_triton_that_cannot_start_is_said_once(monkeypatch):
     available.can_start.cache_clear()
     try:
         with pytest.warns(UserWarning, match="goes through the CPU.*Failed to find C compiler") as said:
-            assert alignment._device_search(torch.device("cuda")) is None
-            assert alignment._device_search(torch.device("cuda")) is None
+            assert available.on_gpu("alignment_triton", torch.device("cuda")) is None
+            assert available.on_gpu("alignment_triton", torch.device("cuda")) is None
         assert len(said) == 1
     finally:
         available.can_start.cache_clear()
@@ -221,7 +221,8 @@ def test_importing_does_not_load_triton():
 
 @pytest.fixture
 def searching_on_the_device(device_search, monkeypatch):
-    monkeypatch.setattr(alignment, "_device_search", lambda device: device_search)
+    search = {"alignment_triton": device_search}
+    monkeypatch.setattr(available, "on_gpu", lambda name, device: search.get(name))
 
 
 @pytest.mark.parametrize(

@@ -48,9 +48,9 @@ def noise(n, seed=0):
 
 def test_cepstrum_is_the_scaled_dct_and_rebuilds_the_spectrum():
     log_mel = random_log_mel(9)
-    np.testing.assert_allclose(mel_cepstrum(log_mel, 79), scipy.fft.dct(log_mel, axis=0)[1:] / 80, atol=1e-12)
-    w = (np.arange(80) + 0.5) * np.pi / 80
-    rebuilt = log_mel.mean(0) + np.cos(w[:, None] * np.arange(1, 80)) @ mel_cepstrum(log_mel, 79)
+    cosines = np.cos((np.arange(80)[:, None] + 0.5) * np.pi / 80 * np.arange(1, 80))
+    np.testing.assert_allclose(mel_cepstrum(log_mel, 79), 2 / 80 * cosines.T @ log_mel, atol=1e-12)
+    rebuilt = log_mel.mean(0) + cosines @ mel_cepstrum(log_mel, 79)
     np.testing.assert_allclose(rebuilt, log_mel, atol=1e-12)
     assert np.array_equal(mel_cepstrum(log_mel), mel_cepstrum(log_mel, 13)) and len(mel_cepstrum(log_mel)) == 13
     with pytest.raises(ValueError, match="n=80: 80 mel bins have cepstral coefficients 1 to 79"):

@@ -11,7 +11,7 @@ from common import defaults_with
 
 from vitslite import randomness
 from vitslite.model import alignment
-from vitslite.model.alignment import AlignmentSettings
+from vitslite.model.alignment import AlignmentSettings, Items
 from vitslite.tensors import Gaussian, sequence_mask
 
 KEYS = torch.tensor([randomness.key(0, 0, name) for name in "abc"])
@@ -49,8 +49,12 @@ def reference(score):
 
 def search(score, token_lengths, frame_lengths, settings, step):
     """`alignment.search` of a score summed over 4 channels, with a key for each utterance."""
-    ids = [str(b) for b in range(len(score))]
-    return alignment.search(score, token_lengths, frame_lengths, ids, settings, step, KEYS[: len(score)], 4)
+    return alignment.search(score, items(token_lengths, frame_lengths), settings, step, 4)
+
+
+def items(token_lengths, frame_lengths, keys=KEYS):
+    n = len(token_lengths)
+    return Items([str(b) for b in range(n)], token_lengths, frame_lengths, keys[:n])
 
 
 def align(score):
@@ -289,20 +293,20 @@ def test_diagonal_penalty_fades():
     durations = [search(score, *lengths, on, step)[0].tolist() for step in (0, 99, 100, None)]
     assert durations == [[4, 4, 4], [4, 4, 4], [1, 1, 10], [1, 1, 10]]
     assert search(score, *lengths, AlignmentSettings(), 0)[0].tolist() == [1, 1, 10] and not score.any()
-    distance = alignment.diagonal_distance(torch.tensor([2]), torch.tensor([4]), 2, 4)
+    distance = alignment.diagonal_distance(items(torch.tensor([2]), torch.tensor([4])), 2, 4)
     torch.testing.assert_close(distance[0, 1], torch.tensor([0.625, 0.375, 0.125, -0.125]) ** 2)
 
 
 def test_diagonal_penalty_is_per_channel():
     score, lengths = torch.ones(1, 2, 4), (torch.tensor([2]), torch.tensor([4]))
     settings = AlignmentSettings(diagonal_steps=10, diagonal_weight=8.0)
-    penalised = alignment.penalised(score, *lengths, settings, 5, 16)
-    torch.testing.assert_close(penalised, 1 - 0.5 * 16 * 8 * alignment.diagonal_distance(*lengths, 2, 4))
+    penalised = alignment.penalised(score, items(*lengths), settings, 5, 16)
+    torch.testing.assert_close(penalised, 1 - 0.5 * 16 * 8 * alignment.diagonal_distance(items(*lengths), 2, 4))
 
 
 def noise(score, token_lengths, frame_lengths, settings=NOISY, step=0, keys=KEYS):
     """What `perturbed` adds to the score, in its valid cells."""
-    found = alignment.perturbed(score, token_lengths, frame_lengths, keys, settings, step) - score
+    found = alignment.perturbed(score, items(token_lengths, frame_lengths, keys), settings, step) - score
     valid = sequence_mask(token_lengths, score.shape[1]).transpose(1, 2)
     return found * (valid & sequence_mask(frame_lengths, score.shape[2]))
 
@@ -320,10 +324,10 @@ def a_ragged_score():
 def test_no_noise_leaves_the_score_bitwise():
     score, *lengths = a_ragged_score()
     for settings, step in ((AlignmentSettings(), 0), (NOISY, 100), (NOISY, 5000)):
-        assert torch.equal(alignment.perturbed(score, *lengths, KEYS, settings, step), score)
-    assert not torch.equal(alignment.perturbed(score, *lengths, KEYS, NOISY, 99), score)
+        assert torch.equal(alignment.perturbed(score, items(*lengths), settings, step), score)
+    assert not torch.equal(alignment.perturbed(score, items(*lengths), NOISY, 99), score)
     never = AlignmentSettings(noise=0.01, noise_steps=0)
-    assert torch.equal(alignment.perturbed(score, *lengths, KEYS, never, 0), score)
+    assert torch.equal(alignment.perturbed(score, items(*lengths), never, 0), score)
 
 
 def test_noise_has_the_size_that_was_asked_for():
@@ -355,7 +359,7 @@ def test_noise_depends_on_the_utterance_alone():
 def test_noise_is_none_in_a_single_cell():
     one = torch.tensor([1])
     score = torch.full((1, 1, 1), -3.0)
-    assert torch.equal(alignment.perturbed(score, one, one, KEYS[:1], NOISY, 0), score)
+    assert torch.equal(alignment.perturbed(score, items(one, one), NOISY, 0), score)
 
 
 def test_noise_reaches_the_search_in_training_alone():
@@ -433,11 +437,11 @@ def test_one_utterance_after_the_other_is_all_at_once(monkeypatch, fault):
     lengths = torch.tensor([9, 12, 1, 7]), torch.tensor([40, 31, 5, 7])
     z_p, mean, log_std = (torch.randn(4, 6, n, generator=generator) for n in (40, 12, 12))
     settings = AlignmentSettings(noise=0.5, noise_steps=10, diagonal_steps=10)
-    arguments = z_p, Gaussian(mean, 0.3 * log_std), *lengths, list("abcd"), settings, 3
+    p_text = Gaussian(mean, 0.3 * log_std)
 
     def found(small_score, keys):
         monkeypatch.setattr(alignment, "_SMALL_SCORE", small_score)
-        return alignment.scored_search(*arguments, keys)
+        return alignment.scored_search(z_p, p_text, items(*lengths, keys), settings, 3)
 
     keys = torch.cat([KEYS, KEYS[:1] + 1])
     together = found(2**18, keys)
@@ -453,8 +457,8 @@ def test_one_utterance_after_the_other_names_what_is_wrong(monkeypatch):
     p_text = Gaussian(torch.zeros(2, 3, 5), torch.zeros(2, 3, 5))
 
     def search(z_p, token_lengths, frame_lengths):
-        lengths = torch.tensor(token_lengths), torch.tensor(frame_lengths)
-        return alignment.scored_search(z_p, p_text, *lengths, ["a", "b"], AlignmentSettings(), None, KEYS[:2])
+        named = items(torch.tensor(token_lengths), torch.tensor(frame_lengths))._replace(ids=["a", "b"])
+        return alignment.scored_search(z_p, p_text, named, AlignmentSettings(), None)
 
     with pytest.raises(ValueError, match="utterance b: 5 tokens need at least 5 frames, it has 4"):
         search(torch.zeros(2, 3, 9), [5, 5], [9, 4])

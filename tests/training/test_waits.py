@@ -9,8 +9,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vitslite import build
-from vitslite.benchmarks.measuring import refuse_waits
 from vitslite.benchmarks.step import build_trainer, step_of
+from vitslite.benchmarks.timing import refuse_waits
 from vitslite.model import alignment
 from vitslite.tensors import Batch
 
@@ -40,7 +40,7 @@ def reads_of_a_step(compose, tmp_path, monkeypatch, overrides) -> list[str]:
     monkeypatch.setattr(
         alignment,
         "scored_search",
-        lambda z_p, p_text, n_tokens, n_frames, *_: alignment.uniform(n_tokens, n_frames, p_text.mean.shape[2]),
+        lambda z_p, p_text, items, *_: alignment.uniform(*items[1:3], p_text.mean.shape[2]),
     )
     batches = [Batch(**trainer.data.loader.make(k)) for k in range(2)]
     trainer.step(batches[:1])

@@ -4,7 +4,6 @@ import statistics
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from vitslite import audio
 from vitslite.audio import AudioSettings
@@ -47,10 +46,3 @@ def write_corpus(folder: Path, frame_lengths: list[int], settings: AudioSettings
         utterances.append(Utterance(path.stem, f"noise {i}", path, tokens, n_frames))
     frontend = Frontend(TextSettings(frontend="characters"), [BLANK, *(f"{i}" for i in range(1, N_SYMBOLS))])
     return Corpus(utterances, utterances[:3], [], frontend, folder)
-
-
-def device_of(name: str) -> torch.device:
-    """cpu or cuda. ValueError where there is no GPU."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda, but torch sees no GPU here: use --device cpu")
-    return torch.device(name)

@@ -8,7 +8,6 @@ import itertools
 import time
 import wave
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,10 +16,9 @@ from torch import Tensor
 
 from vitslite.audio import AudioSettings, Features, LinearSpectrogram, read_wav
 from vitslite.benchmarks.corpus import N_CLIPS, speech_frames, write_corpus
-from vitslite.benchmarks.measuring import Effort, timed
 from vitslite.benchmarks.result import Row, Section, ratio, times
-from vitslite.benchmarks.step import BASE, Compose, build_trainer
-from vitslite.benchmarks.timing import Call
+from vitslite.benchmarks.step import build_trainer, on_noise
+from vitslite.benchmarks.timing import Call, Settings, timed
 from vitslite.datasets.corpus import Corpus, DataSettings, Utterance
 from vitslite.datasets.loader import Loader
 from vitslite.datasets.sampler import Sampler
@@ -33,19 +31,16 @@ PUBLISHED = "as published: cached spectrograms"
 WAITING_STEPS = 3  # that are timed, after one that is not
 
 
-def run(
-    compose: Compose, effort: Effort, folder: Path, n_items: int, n_batches: int, model: str, n_step: int
-) -> list[Section]:
-    """All three questions. `n_batches` x `n_items` clips are written to `folder`; steps take `n_step` of them."""
-    base = [*BASE, f"trainer.device={effort.device.type}", f"data.cache={folder}", f"model={model}"]
-    base += ["trainer.precision=fp32"]
-    config = compose([*base, "discriminator=none", f"data.batch_size={n_step}"])
-    corpus = write_corpus(folder, speech_frames(n_items * n_batches, config.audio), config.audio)
-    trainer = build_trainer(config, corpus, effort.device, folder / "run")
+def run(settings: Settings, batch: int, batches: int, model: str, step_batch: int) -> list[Section]:
+    """All three questions, of `batches` x `batch` clips; steps of `model` take `step_batch` of them."""
+    own = [f"model={model}", "discriminator=none"]
+    config = settings.compose([*on_noise(settings), *own, f"data.batch_size={step_batch}"])
+    corpus = write_corpus(settings.folder, speech_frames(batch * batches, config.audio), config.audio)
+    trainer = build_trainer(config, corpus, settings.device, settings.folder / "run")
     return [
-        padding(config.audio, n_items),
-        host_time(corpus, config.audio, effort, n_items, n_batches),
-        waiting(trainer, f"model={model} discriminator=none", n_step),
+        padding(config.audio, batch),
+        host_time(corpus, config.audio, settings, batch, batches),
+        waiting(trainer, " ".join(own), step_batch),
     ]
 
 
@@ -53,12 +48,14 @@ def padding(settings: AudioSettings, n_items: int) -> Section:
     """Valid frames over all frames, padding included, in an epoch of LJSpeech's size."""
     lengths = speech_frames(N_CLIPS, settings)
     sampler = Sampler(lengths, n_items, seed=0)
-    sorted_in_pools = [sampler.batch(step) for step in range(sampler.steps_per_epoch)]
     order = torch.randperm(len(lengths), generator=torch.Generator().manual_seed(0)).tolist()
-    at_random = [order[i : i + n_items] for i in range(0, n_items * sampler.steps_per_epoch, n_items)]
+    n_steps = sampler.steps_per_epoch
+    epochs = {
+        "vitslite: sampler": [sampler.batch(step) for step in range(n_steps)],
+        "batches at random": [order[i : i + n_items] for i in range(0, n_items * n_steps, n_items)],
+    }
     rows: list[Row] = [
-        {"what": name, "valid / padded frames": valid_share(lengths, batches)}
-        for name, batches in (("vitslite: sampler", sorted_in_pools), ("batches at random", at_random))
+        {"what": name, "valid / padded frames": valid_share(lengths, batches)} for name, batches in epochs.items()
     ]
     mean = float(np.mean(lengths)) / settings.frames_per_second
     return Section(f"padding in batches of {n_items}, {N_CLIPS} simulated clips, mean {mean:.2f} s", rows)
@@ -70,29 +67,29 @@ def valid_share(lengths: list[int], batches: list[list[int]]) -> float:
     return valid / sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
 
 
-def host_time(corpus: Corpus, settings: AudioSettings, effort: Effort, n_items: int, n_batches: int) -> Section:
+def host_time(corpus: Corpus, audio: AudioSettings, settings: Settings, n_items: int, n_batches: int) -> Section:
     """Making the same batches of the same clips, in turn, in one process; files come from the system's cache."""
-    loaders = {
-        name: Loader(corpus.train, DataSettings(batch_size=n_items), settings, seed=0, cache=cache)
-        for name, cache in ((CACHED, corpus.root), (DISK, None))
-    }
-    published = PublishedLoader(corpus.train, settings)
-    features = Features(settings)
+    cached, disk = (
+        Loader(corpus.train, DataSettings(batch_size=n_items), audio, seed=0, cache=cache)
+        for cache in (corpus.root, None)
+    )
+    published, features = PublishedLoader(corpus.train, audio), Features(audio)
     making = {
-        CACHED: loaders[CACHED].make,
-        DISK: loaders[DISK].make,
-        FEATURES: lambda step: features(Batch(**loaders[CACHED].make(step))),
-        PUBLISHED: lambda step: published.make(loaders[DISK].sampler.batch(step)),
+        CACHED: cached.make,
+        DISK: disk.make,
+        FEATURES: lambda step: vars(features(Batch(**cached.make(step)))),
+        PUBLISHED: lambda step: published.make(disk.sampler.batch(step)),
     }
     for step in range(n_batches):
-        loaders[CACHED].make(step)  # maps every clip once, as the first epoch does
-    calls = {}
-    for name, make in making.items():
-        steps = itertools.cycle(range(n_batches))
-        calls[name] = Call(make, lambda steps=steps: (next(steps),))
-    timings = timed(calls, replace(effort, device=torch.device("cpu")))  # the host's clocks, whatever the device
-    sizes = {name: megabytes(call.run(0)) for name, call in calls.items()}
-    rows = [row | {"MB": sizes[name]} for name, row in zip(calls, times(timings), strict=True)]
+        cached.make(step)  # maps every clip once, as the first epoch does
+    calls = {
+        name: Call(make, zip(itertools.cycle(range(n_batches))).__next__)  # of (0,), (1,), ...
+        for name, make in making.items()
+    }
+    timings = timed(calls, replace(settings, device=torch.device("cpu")))  # the host's clocks, whatever the device
+    rows = times(timings)
+    for make, row in zip(making.values(), rows, strict=True):
+        row["MB"] = megabytes(make(0))
     ratios = [ratio(timings, name, PUBLISHED) for name in (CACHED, DISK, FEATURES)]
     note = "With spectrograms: where they are made on the CPU. On a GPU the device makes them."
     return Section(f"host time per batch of {n_items}", rows, ratios, [note])
@@ -134,9 +131,9 @@ def padded(tensors: list[Tensor]) -> tuple[Tensor, Int[Tensor, " B"]]:
     return together, lengths
 
 
-def megabytes(batch: Batch | dict | tuple) -> float:
+def megabytes(batch: dict | tuple) -> float:
     """Of all tensors of a batch."""
-    values = batch if isinstance(batch, tuple) else (vars(batch) if isinstance(batch, Batch) else batch).values()
+    values = batch.values() if isinstance(batch, dict) else batch
     return sum(value.nbytes for value in values if isinstance(value, Tensor)) / 1e6
 
 

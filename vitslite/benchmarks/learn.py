@@ -4,16 +4,10 @@ A step of one model is not worth a step of another, so no speed says which of th
 demo corpus, whose true alignment is known, until the spectrograms and the alignment are good enough, or time is up.
 """
 
-import time
-from collections.abc import Callable
-from pathlib import Path
-
-import torch
-
 from vitslite import build
-from vitslite.benchmarks.measuring import Effort
 from vitslite.benchmarks.result import Row, Section
-from vitslite.benchmarks.step import Compose, PublishedTrainer, Variant, build_trainer
+from vitslite.benchmarks.step import PublishedTrainer, Variant, build_trainer
+from vitslite.benchmarks.timing import Settings, on_gpu, on_host
 from vitslite.training.trainer import Trainer
 
 TARGETS = {"val/loss/mel": 0.5, "val/mas/error_ms": 50.0}  # log-mel L1; distance from the true onsets
@@ -40,24 +34,28 @@ VARIANTS = [
 ]
 
 
-def run(compose: Compose, effort: Effort, folder: Path, budget: int, overrides: list[str]) -> Section:
+def run(settings: Settings, budget: int, overrides: list[str]) -> list[Section]:
     """Each for `budget` seconds of training steps at most. `overrides` are for all of them."""
     rows = []
     for i, variant in enumerate(VARIANTS):
-        config = compose([*DEMO, f"trainer.device={effort.device.type}", *variant.overrides, *overrides])
-        trainer = build_trainer(config, build.corpus(config), effort.device, folder / str(i), variant.trainer)
-        rows.append({"what": variant.name} | learn(trainer, budget, clock_of(effort.device)))
-    return Section(f"learning the demo corpus, {budget} s at most", rows)
+        device = f"trainer.device={settings.device.type}"
+        config = settings.compose([*DEMO, device, *variant.overrides, *overrides])
+        folder = settings.folder / str(i)
+        trainer = build_trainer(config, build.corpus(config), settings.device, folder, variant.trainer)
+        rows.append({"what": variant.name} | learn(trainer, budget))
+    return [Section(f"learning the demo corpus, {budget} s at most", rows)]
 
 
-def learn(trainer: Trainer, budget: int, clock: Callable[[], float]) -> Row:
-    """Train until all targets are reached or the time is up; when each was reached, and where things stand."""
+def learn(trainer: Trainer, budget: int) -> Row:
+    """Train until all targets are reached or the time is up; when each was reached, and where things stand.
+
+    In processor time; on a GPU in the time until it has done its work.
+    """
+    stopwatch, clock = (on_gpu, "wall") if trainer.device.type == "cuda" else (on_host, "cpu")
     spent, looks, reached = 0.0, 0, dict.fromkeys(TARGETS)
     batches = trainer.data.loader.batches(0)
     while spent < budget and None in reached.values():
-        started = clock()
-        trainer.step(next(batches))
-        spent += clock() - started
+        spent += stopwatch(lambda: trainer.step(next(batches)))[clock]
         if spent < (looks + 1) * budget / N_LOOKS:
             continue
         looks += 1
@@ -67,15 +65,3 @@ def learn(trainer: Trainer, budget: int, clock: Callable[[], float]) -> Row:
     row: Row = {"steps": trainer.completed_steps, "s": spent}
     row |= {f"s to {key.removeprefix('val/')} {TARGETS[key]:g}": value for key, value in reached.items()}
     return row | {f"last {key.removeprefix('val/')}": found[key] for key in TARGETS}
-
-
-def clock_of(device: torch.device) -> Callable[[], float]:
-    """Processor time; on a GPU the time until it has done its work."""
-    if device.type == "cpu":
-        return time.process_time
-
-    def clock() -> float:
-        torch.cuda.synchronize()
-        return time.perf_counter()
-
-    return clock

@@ -16,11 +16,10 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
-from vitslite.benchmarks.measuring import Effort, refuse_waits, timed
-from vitslite.benchmarks.result import Section, ratio, times
-from vitslite.benchmarks.timing import Call, Timings, once
+from vitslite.benchmarks.result import Section, draw_growth, ratio, times
+from vitslite.benchmarks.timing import Call, Settings, Timings, once, refuse_waits, timed
 from vitslite.model import alignment
-from vitslite.model.alignment import AlignmentSettings
+from vitslite.model.alignment import AlignmentSettings, Items
 from vitslite.tensors import LOG_2PI, Gaussian, sequence_mask
 
 N_LATENT = 192  # channels, as VITS has
@@ -61,23 +60,17 @@ class Peer(NamedTuple):
 
 @dataclass(frozen=True)
 class Problem:
-    """Latents, the prior of the tokens, lengths; and the score, laid out as each of the two wants it."""
+    """A random batch to align, and the score of its cells."""
 
     z: Float[Tensor, "B D T"]
     p_text: Gaussian
-    token_lengths: Int[Tensor, " B"]
-    frame_lengths: Int[Tensor, " B"]
-    score: Float[Tensor, "B L T"]  # frames outermost in memory, as `log_likelihood` gives it
-    text_first: Float[Tensor, "B L T"]  # contiguous
+    lengths: tuple[Int[Tensor, " B"], Int[Tensor, " B"]]  # tokens, frames
     mask: Float[Tensor, "B L T"]
+    score: Float[Tensor, "B L T"]  # frames outermost in memory, as `log_likelihood` gives it
 
     @property
     def ids(self) -> list[str]:
         return [str(i) for i in range(len(self.z))]
-
-    @property
-    def lengths(self) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"]]:
-        return self.token_lengths, self.frame_lengths
 
 
 def find_peer() -> Peer | None:
@@ -90,31 +83,27 @@ def find_peer() -> Peer | None:
     return Peer(maximum_path, maximum_path_c)
 
 
-def run(shapes: list[Shape], effort: Effort) -> list[Section]:
+def run(settings: Settings, shapes: list[Shape], growth: bool) -> list[Section]:
     """A section per shape. ValueError for a shape that has no path, or where somebody's path is not a best one."""
-    sections = []
+    sections, untraced = [], replace(settings, trace=None)
     for shape in shapes:
-        timings, notes = compare(shape, effort)
-        effort = replace(effort, trace=None)  # the trace is of the first shape
-        pairs = [(a, b) for a, b in RATIOS if b in timings.seconds]
-        ratios = [ratio(timings, a, b) for a, b in pairs]
+        timings, notes = compare(shape, untraced if sections else settings)  # the trace is of the first shape
+        ratios = [ratio(timings, a, b) for a, b in RATIOS if b in timings.seconds]
         sections.append(Section(f"alignment search, {shape}, ragged", times(timings), ratios, notes))
-    return sections
+    return [*sections, growing(shapes[0], untraced)] if growth else sections
 
 
-def compare(shape: Shape, effort: Effort) -> tuple[Timings, list[str]]:
+def compare(shape: Shape, settings: Settings) -> tuple[Timings, list[str]]:
     """Check that all agree on a random problem of this shape, then time them. Also what to say beside the times."""
-    problem = make_problem(shape, effort.device)
-    peer = find_peer()
+    problem, peer = make_problem(shape, settings.device), find_peer()
     calls = searches(problem, peer)
-    found = {name: durations_of(once(call)) for name, call in calls.items()}
-    notes = agreement(problem, found)
-    if effort.device.type == "cuda":
+    notes = agreement(problem, {name: durations_of(once(call)) for name, call in calls.items()})
+    if settings.device.type == "cuda":
         for name in (SEARCH, SCORED):
             refuse_waits(name, calls[name].run)
         notes.append("On the GPU ours never makes the host wait.")
-    calls[FLOOR] = Call(lambda: problem.score.sum())
-    timings = timed(calls, effort)
+    calls[FLOOR] = Call(problem.score.sum)
+    timings = timed(calls, settings)
     return timings, [*notes, floor(problem, timings), *([INSTALL] if peer is None else [])]
 
 
@@ -130,28 +119,26 @@ def make_problem(shape: Shape, device: torch.device, seed: int = 0) -> Problem:
     shares[:, 0] = 1
     token_lengths = (shares[0] * n_tokens).ceil().long()
     frame_lengths = (shares[1] * n_frames).ceil().long().maximum(token_lengths)
+    token_mask, frame_mask = sequence_mask(token_lengths, n_tokens), sequence_mask(frame_lengths, n_frames)
+    mask = (token_mask.transpose(1, 2) & frame_mask).float().to(device)
     z, mean = (torch.randn(n, N_LATENT, length, generator=random).to(device) for length in (n_frames, n_tokens))
     log_std = (0.3 * torch.randn(n, N_LATENT, n_tokens, generator=random)).to(device)
-    token_lengths, frame_lengths = token_lengths.to(device), frame_lengths.to(device)
-    p_text = Gaussian(mean, log_std)
-    score = alignment.log_likelihood(z, p_text)
-    token_mask, frame_mask = sequence_mask(token_lengths, n_tokens), sequence_mask(frame_lengths, n_frames)
-    mask = (token_mask.transpose(1, 2) & frame_mask).float()
-    return Problem(z, p_text, token_lengths, frame_lengths, score, score.contiguous(), mask)
+    lengths, p_text = (token_lengths.to(device), frame_lengths.to(device)), Gaussian(mean, log_std)
+    return Problem(z, p_text, lengths, mask, alignment.log_likelihood(z, p_text))
 
 
 def searches(problem: Problem, peer: Peer | None) -> dict[str, Call]:
     """What is compared. Ours give durations, the package's a path [B, L, T]; its kernel runs on a CPU alone."""
-    p = problem
-    settings, keys = AlignmentSettings(), torch.zeros_like(p.token_lengths)  # without a step nothing is random
-
-    def scored() -> Int[Tensor, "B L"]:
-        return alignment.scored_search(p.z, p.p_text, *p.lengths, p.ids, settings, None, keys)
-
-    calls = {SEARCH: Call(lambda: alignment.monotonic_alignment(p.score, *p.lengths, p.ids)), SCORED: Call(scored)}
+    p, off = problem, AlignmentSettings()
+    items = Items(p.ids, *p.lengths, torch.zeros_like(p.lengths[0]))  # without a step nothing is random
+    calls = {
+        SEARCH: Call(lambda: alignment.monotonic_alignment(p.score, *p.lengths, p.ids)),
+        SCORED: Call(lambda: alignment.scored_search(p.z, p.p_text, items, off, None)),
+    }
     if peer is None:
         return calls
-    calls[CALLED] = Call(lambda: peer.maximum_path(p.text_first, p.mask))
+    text_first = p.score.contiguous()
+    calls[CALLED] = Call(lambda: peer.maximum_path(text_first, p.mask))
     calls[SCORED_CALLED] = Call(lambda: peer.maximum_path(four_term_score(p.z, p.p_text), p.mask))
     if p.z.device.type == "cpu":
         lengths = [length.numpy().astype(np.int32) for length in p.lengths]
@@ -161,7 +148,7 @@ def searches(problem: Problem, peer: Peer | None) -> dict[str, Call]:
             peer.kernel(paths, scores, *lengths)
             return paths
 
-        calls[KERNEL] = Call(kernel, lambda: (touched.copy(), p.text_first.numpy().copy()))
+        calls[KERNEL] = Call(kernel, lambda: (touched.copy(), text_first.numpy().copy()))
         calls[SCORED_KERNEL] = Call(
             lambda paths: kernel(paths, four_term_score(p.z, p.p_text).numpy()), lambda: (touched.copy(),)
         )
@@ -192,9 +179,10 @@ def durations_of(found: Tensor | np.ndarray) -> Int[Tensor, "B L"]:
 
 def agreement(problem: Problem, found: dict[str, Int[Tensor, "B L"]]) -> list[str]:
     """Who found the same as ours. ValueError naming who has no path, or not one that is worth as much as another's."""
-    token_mask = sequence_mask(problem.token_lengths.cpu(), problem.score.shape[1])[:, 0]
+    token_lengths, frame_lengths = (lengths.cpu() for lengths in problem.lengths)
+    token_mask = sequence_mask(token_lengths, problem.score.shape[1])[:, 0]
     for name, durations in found.items():
-        is_path = ((durations > 0) == token_mask).all(1) & (durations.sum(1) == problem.frame_lengths.cpu())
+        is_path = ((durations > 0) == token_mask).all(1) & (durations.sum(1) == frame_lengths)
         if not is_path.all():
             raise ValueError(f"{name}: utterance {int(is_path.long().argmin())}: what it found is not a path")
     worth = {name: path_worth(problem, durations) for name, durations in found.items()}
@@ -218,13 +206,12 @@ def path_worth(problem: Problem, durations: Int[Tensor, "B L"]) -> Float64[Tenso
     """The log-likelihood of the frames along a path, in float64 and without a score matrix; nats per utterance."""
     z, mean, log_std = (x.double().cpu() for x in (problem.z, *problem.p_text))
     of_frames = Gaussian(*(alignment.expand(x, durations, z.shape[2]) for x in (mean, log_std)))
-    return (of_frames.log_prob(z) * sequence_mask(problem.frame_lengths.cpu(), z.shape[2])).sum((1, 2))
+    return (of_frames.log_prob(z) * sequence_mask(problem.lengths[1].cpu(), z.shape[2])).sum((1, 2))
 
 
 def floor(problem: Problem, timings: Timings) -> str:
     """What reading the scores costs, at the speed at which torch.sum reads them here."""
-    clock = "gpu" if "gpu" in timings.seconds[FLOOR] else "cpu"
-    seconds, n_bytes = timings.median(FLOOR, clock), problem.score.nbytes
+    seconds, n_bytes = timings.median(FLOOR, timings.clock), problem.score.nbytes
     valid = float(problem.mask.mean())
     return (
         f"Floor: {n_bytes / 1e6:.3g} MB of scores, {100 * valid:.0f} % of them valid, at {n_bytes / seconds / 1e9:.3g} "
@@ -233,16 +220,17 @@ def floor(problem: Problem, timings: Timings) -> str:
     )
 
 
-def growth(base: Shape, effort: Effort) -> Section:
-    """The time of a search as one side of the shape grows and the others stay."""
-    effort, rows = replace(effort, trace=None), []
-    clock = "gpu" if effort.device.type == "cuda" else "cpu"
+def growing(base: Shape, settings: Settings) -> Section:
+    """The time of a search as one side of the shape grows and the others stay; also drawn."""
+    rows = []
     for side, name in zip(base._fields, ("B", "L", "T"), strict=True):
         for factor in GROWTH:
             shape = base._replace(**{side: max(1, round(factor * getattr(base, side)))})
             shape = shape._replace(n_tokens=min(shape.n_tokens, shape.n_frames))
-            timings, _ = compare(shape, effort)
-            shown = [call for call in (SEARCH, CALLED, KERNEL) if call in timings.seconds]
+            timings, _ = compare(shape, settings)
+            clock, shown = timings.clock, [call for call in (SEARCH, CALLED, KERNEL) if call in timings.seconds]
             row = {"grows": name} | dict(zip("BLT", shape, strict=True))
             rows.append(row | {f"{call}, {clock} ms": 1000 * timings.median(call, clock) for call in shown})
-    return Section(f"alignment search as the shape grows from {base}", rows)
+    picture = settings.output / "mas.png"
+    draw_growth(picture, rows)
+    return Section(f"alignment search as the shape grows from {base}", rows, notes=[f"Drawn in {picture}"])

@@ -22,9 +22,8 @@ from torch import Tensor, nn
 
 from vitslite import build
 from vitslite.benchmarks.corpus import n_tokens_of, write_corpus
-from vitslite.benchmarks.measuring import Effort, count_operations, count_waits, timed
-from vitslite.benchmarks.result import Row, Section, ratio, times
-from vitslite.benchmarks.timing import Call, once
+from vitslite.benchmarks.result import Section, ratio, times
+from vitslite.benchmarks.timing import Call, Settings, count_operations, timed, waits
 from vitslite.config.settings import Config
 from vitslite.datasets.corpus import Corpus
 from vitslite.monitoring.observer import RunObserver
@@ -36,7 +35,6 @@ from vitslite.training.optimization import OptimizerSettings
 from vitslite.training.settings import TrainerSettings
 from vitslite.training.trainer import Trainer
 
-Compose = Callable[[list[str]], Config]  # overrides -> configuration
 BASE = ["experiment=ljspeech", "tracking=local", "validation.n_heard=0"]
 NO_WEIGHT_NORM = [
     "model.posterior.weight_norm=false",
@@ -70,12 +68,12 @@ class PublishedTrainer(Trainer):
     def __init__(self, settings: TrainerSettings, *parts: Any):
         super().__init__(replace(settings, compile=False), *parts)
         assert self.settings.accumulate == 1, "gradients of the discriminator are thrown away once per micro-batch"
-        self.optimizer = foreach_adamw(self.model, self.settings.optimizer)
+        self.optimizer = ForeachAdamW(self.model, self.settings.optimizer)
         if self.adversary is not None:
             self.adversary = PublishedAdversary(
                 self.adversary.discriminator, self.settings.optimizer, self.adversary.hop_length
             )
-            self.adversary.optimizer = foreach_adamw(self.adversary.discriminator, self.settings.optimizer)
+            self.adversary.optimizer = ForeachAdamW(self.adversary.discriminator, self.settings.optimizer)
 
 
 class Variant(NamedTuple):
@@ -87,52 +85,45 @@ class Variant(NamedTuple):
 def variants(published: str, models: list[str]) -> list[Variant]:
     """`published` as published, as it is here, and without weight norm; `models` with discriminators and without."""
     vits = [f"model={published}", "discriminator=vits"]
-    bare = [*vits, *NO_WEIGHT_NORM, "discriminator.weight_norm=false"]
-    found = [
+    ours = [[f"model={model}", f"discriminator={kind}"] for model in models for kind in ("mpd_mrd", "none")]
+    return [
         Variant(f"model={published}, as published", [*vits, "trainer.ema_decay=0"], PublishedTrainer),
         Variant(" ".join(vits), vits),
-        Variant(f"{' '.join(vits)}, no weight norm", bare),
+        Variant(f"{' '.join(vits)}, no weight norm", [*vits, *NO_WEIGHT_NORM, "discriminator.weight_norm=false"]),
+        *(Variant(" ".join(overrides), overrides) for overrides in ours),
     ]
-    for model in models:
-        for discriminator in ("mpd_mrd", "none"):
-            overrides = [f"model={model}", f"discriminator={discriminator}"]
-            found.append(Variant(" ".join(overrides), overrides))
-    return found
 
 
 def run(
-    compose: Compose,
-    effort: Effort,
-    folder: Path,
-    n_items: int,
-    n_frames: int,
-    published: str,
-    models: list[str],
-    overrides: list[str],
-) -> Section:
-    """A batch of whole utterances through all variants. `overrides` are for all of them; `folder` holds the clips."""
+    settings: Settings, batch: int, frames: int, published: str, models: list[str], overrides: list[str]
+) -> list[Section]:
+    """A batch of whole utterances of so many frames through all variants. `overrides` are for all of them."""
     compared = variants(published, models)
-    base = [*BASE, f"data.batch_size={n_items}", f"data.cache={folder}", f"trainer.device={effort.device.type}"]
-    base += ["trainer.precision=fp32"]
-    configs = [compose([*base, *variant.overrides, *overrides]) for variant in compared]
-    corpus = write_corpus(folder, [n_frames] * n_items, configs[0].audio)
+    base = [*on_noise(settings), f"data.batch_size={batch}"]
+    configs = [settings.compose([*base, *variant.overrides, *overrides]) for variant in compared]
+    corpus = write_corpus(settings.folder, [frames] * batch, configs[0].audio)
     trainers = {
-        variant.name: build_trainer(config, corpus, effort.device, folder / str(i), variant.trainer)
+        variant.name: build_trainer(config, corpus, settings.device, settings.folder / str(i), variant.trainer)
         for i, (variant, config) in enumerate(zip(compared, configs, strict=True))
     }
-    calls = {name: Call(step_of(trainer)) for name, trainer in trainers.items()}
-    timings = timed(calls, effort)
-    rows = [
-        row | counted(calls[name], effort.device) | {"s of audio decoded": decoded_seconds(trainers[name], n_frames)}
-        for name, row in zip(calls, times(timings), strict=True)
-    ]
-    first, *others = calls
-    return Section(
-        f"training step, {n_items} x {n_frames} frames, {n_tokens_of(n_frames)} tokens each",
-        rows,
-        [ratio(timings, name, first) for name in others],
-        [SPEED_ONLY],
-    )
+    steps = {name: step_of(trainer) for name, trainer in trainers.items()}
+    timings = timed({name: Call(step) for name, step in steps.items()}, settings)
+    rows = times(timings)
+    for row, trainer, step in zip(rows, trainers.values(), steps.values(), strict=True):
+        n_operations, n_views = count_operations(step)
+        row |= {"aten operations": n_operations, "without views": n_operations - n_views}
+        row["waits for the GPU"] = len(waits(step)) if settings.device.type == "cuda" else None
+        decoded = trainer.model.settings.segment_frames or frames  # made, and compared with the recording
+        row["s of audio decoded"] = decoded / trainer.data.audio.frames_per_second
+    first, *others = steps
+    title = f"training step, {batch} x {frames} frames, {n_tokens_of(frames)} tokens each"
+    return [Section(title, rows, [ratio(timings, name, first) for name in others], [SPEED_ONLY])]
+
+
+def on_noise(settings: Settings) -> list[str]:
+    """Overrides for a training step on a corpus that is made in the benchmark's folder."""
+    where = [f"data.cache={settings.folder}", f"trainer.device={settings.device.type}"]
+    return [*BASE, *where, "trainer.precision=fp32"]
 
 
 def build_trainer(
@@ -154,28 +145,12 @@ def step_of(trainer: Trainer) -> Callable[[], StepResult]:
 
 
 class ForeachAdamW(torch.optim.AdamW):
-    """Not fused, so it knows nothing of gradients that are not finite."""
+    """`optimization.adamw`, but not fused, so it knows nothing of gradients that are not finite."""
+
+    def __init__(self, module: nn.Module, settings: OptimizerSettings):
+        betas, decay = (settings.beta1, settings.beta2), settings.weight_decay
+        super().__init__(module.parameters(), 0.0, betas, settings.eps, decay, foreach=True)
 
     def step(self, closure: None = None) -> None:
         del self.found_inf
         super().step(closure)
-
-
-def foreach_adamw(module: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
-    """`optimization.adamw`, but not fused."""
-    betas = (settings.beta1, settings.beta2)
-    return ForeachAdamW(
-        module.parameters(), lr=0.0, betas=betas, eps=settings.eps, weight_decay=settings.weight_decay, foreach=True
-    )
-
-
-def counted(call: Call, device: torch.device) -> Row:
-    """Operations of a step and, on a GPU, how often it waits."""
-    waits = count_waits(lambda: once(call)) if device.type == "cuda" else None
-    n_operations, n_views = count_operations(lambda: once(call))
-    return {"aten operations": n_operations, "without views": n_operations - n_views, "waits for the GPU": waits}
-
-
-def decoded_seconds(trainer: Trainer, n_frames: int) -> float:
-    """How much audio a step makes and compares with the recording, per utterance."""
-    return (trainer.model.settings.segment_frames or n_frames) / trainer.data.audio.frames_per_second

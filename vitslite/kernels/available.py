@@ -1,8 +1,19 @@
 """Availability of the Triton kernels (`randomness_triton`, `alignment_triton`) on this machine."""
 
 import functools
+import importlib
 import subprocess
 import warnings
+from types import ModuleType
+
+import torch
+
+
+def on_gpu(name: str, device: torch.device) -> ModuleType | None:
+    """The module of that name in this folder, on a GPU where Triton can start. Loaded now, as it loads a compiler."""
+    if device.type != "cuda" or not can_start():
+        return None
+    return importlib.import_module(f"vitslite.kernels.{name}")
 
 
 @functools.cache

@@ -8,6 +8,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import scipy.fft
 from jaxtyping import Bool, Float, Int
 
 from vitslite.audio import AudioSettings
@@ -42,9 +43,7 @@ def mel_cepstrum(log_mel: Float[np.ndarray, "M T"], n: int = 13) -> Float[np.nda
     n_mels = log_mel.shape[0]
     if not 1 <= n < n_mels:
         raise ValueError(f"n={n}: {n_mels} mel bins have cepstral coefficients 1 to {n_mels - 1} beside the level")
-    angles = (np.arange(n_mels) + 0.5) * np.pi / n_mels
-    cosines = np.cos(np.arange(1, n + 1)[:, None] * angles)
-    return 2 / n_mels * cosines @ log_mel.astype(np.float64)
+    return scipy.fft.dct(log_mel.astype(np.float64), axis=0)[1 : n + 1] / n_mels
 
 
 def mel_cepstral_distortion(a: Float[np.ndarray, "C Ta"], b: Float[np.ndarray, "C Tb"], path: WarpPath) -> float:
@@ -64,44 +63,18 @@ def mel_cepstral_distortion(a: Float[np.ndarray, "C Ta"], b: Float[np.ndarray, "
 def warp(a: Float[np.ndarray, "C Ta"], b: Float[np.ndarray, "C Tb"]) -> WarpPath:
     """Dynamic time warping: the path from (0, 0) to (Ta - 1, Tb - 1) with the least sum of Euclidean distances.
 
-    Steps (1, 1), (1, 0) and (0, 1), all of weight 1; of equally good ones the diagonal (Sakoe and Chiba 1978).
-    total[i, j] = distance[i, j] + min(total[i-1, j-1], total[i-1, j], total[i, j-1]): cells with the same i + j do
-    not depend on each other, so they are computed together. Time and memory Ta * Tb.
+    Steps (1, 1), (1, 0) and (0, 1), all of weight 1; of equally good ones the first (Sakoe and Chiba 1978). Time and
+    memory Ta * Tb.
     """
     for name, frames in (("first", a), ("second", b)):
         if frames.size == 0:
             raise ValueError(f"the {name} recording has no frames to warp: it is shorter than one hop")
         if not np.isfinite(frames).all():
             raise ValueError(f"the {name} recording has NaN or infinite features: look at its samples")
-    distance = _distances(a.astype(np.float64), b.astype(np.float64))
-    n_a, n_b = distance.shape
-    total = np.full((n_a + 1, n_b + 1), np.inf)  # row 0 and column 0 are the outside, cell (i, j) is at [i+1, j+1]
-    total[0, 0] = 0.0
-    for diagonal in range(n_a + n_b - 1):
-        i = np.arange(max(0, diagonal - n_b + 1), min(diagonal, n_a - 1) + 1)
-        j = diagonal - i
-        before = np.minimum(total[i, j], np.minimum(total[i, j + 1], total[i + 1, j]))
-        total[i + 1, j + 1] = distance[i, j] + before
-    return _trace_back(total)
+    import librosa  # here, because it takes seconds
 
-
-def _distances(a: Float[np.ndarray, "C Ta"], b: Float[np.ndarray, "C Tb"]) -> Float[np.ndarray, "Ta Tb"]:
-    """Euclidean, by differences: |a|^2 + |b|^2 - 2 a b would not be exactly zero between equal frames."""
-    squares = np.zeros((a.shape[1], b.shape[1]))
-    for row_a, row_b in zip(a, b, strict=True):
-        squares += (row_a[:, None] - row_b) ** 2
-    return np.sqrt(squares)
-
-
-def _trace_back(total: Float[np.ndarray, "rows columns"]) -> WarpPath:
-    """The path, from the last cell to the first by the least total before each; argmin takes the first of equals."""
-    i, j = total.shape[0] - 1, total.shape[1] - 1
-    path = [(i, j)]
-    while (i, j) != (1, 1):
-        before = [(i - 1, j - 1), (i - 1, j), (i, j - 1)]
-        i, j = before[np.argmin([total[cell] for cell in before])]
-        path.append((i, j))
-    i, j = np.array(path[::-1]).T - 1
+    _, path = librosa.sequence.dtw(b.astype(np.float64), a.astype(np.float64))  # from the end; (1, 0) before (0, 1)
+    j, i = path[::-1].T
     return i, j
 
 

@@ -20,7 +20,7 @@ The other alignments: `uniform` durations, those given by the corpus, and all pa
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from types import ModuleType
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -53,15 +53,20 @@ class AlignmentSettings:
     noise_steps: int = field(default=5000, metadata={"at_least": 0})  # training steps over which the noise fades
 
 
+class Items(NamedTuple):
+    """What the search is told of the utterances of a batch, beside their score."""
+
+    ids: list[str]
+    token_lengths: Int[Tensor, " B"]
+    frame_lengths: Int[Tensor, " B"]
+    keys: Int[Tensor, " B"]  # for the noise
+
+    def only(self, i: int) -> "Items":
+        return Items(*(x[i : i + 1] for x in self))
+
+
 def search(
-    log_lik: Float[Tensor, "B L T"],
-    token_lengths: Int[Tensor, " B"],
-    frame_lengths: Int[Tensor, " B"],
-    ids: list[str],
-    settings: AlignmentSettings,
-    step: int | None,
-    keys: Int[Tensor, " B"],
-    n_channels: int,
+    log_lik: Float[Tensor, "B L T"], items: Items, settings: AlignmentSettings, step: int | None, n_channels: int
 ) -> Int[Tensor, "B L"]:
     """Durations of the best alignment under the score `log_lik`, a sum over `n_channels`. Without gradient.
 
@@ -70,37 +75,28 @@ def search(
     """
     with torch.no_grad():
         if step is not None:
-            log_lik = penalised(log_lik, token_lengths, frame_lengths, settings, step, n_channels)
-            log_lik = perturbed(log_lik, token_lengths, frame_lengths, keys, settings, step)
-        return monotonic_alignment(log_lik, token_lengths, frame_lengths, ids)
+            log_lik = penalised(log_lik, items, settings, step, n_channels)
+            log_lik = perturbed(log_lik, items, settings, step)
+        return monotonic_alignment(log_lik, items.token_lengths, items.frame_lengths, items.ids)
 
 
 def scored_search(
-    z_p: Float[Tensor, "B D T"],
-    p_text: Gaussian,
-    token_lengths: Int[Tensor, " B"],
-    frame_lengths: Int[Tensor, " B"],
-    ids: list[str],
-    settings: AlignmentSettings,
-    step: int | None,
-    keys: Int[Tensor, " B"],
+    z_p: Float[Tensor, "B D T"], p_text: Gaussian, items: Items, settings: AlignmentSettings, step: int | None
 ) -> Int[Tensor, "B L"]:
     """`search` of `log_likelihood(z_p, p_text)`. Without gradient; p_text is B D L.
 
     On a CPU one utterance after the other, unless the batch is small: what is then multiplied and searched has no
     padding, and is still in a cache when the search comes. On a GPU all at once.
     """
+    n_items, n_channels, n_frames = z_p.shape
+    n_tokens = p_text.mean.shape[2]
     with torch.no_grad():
-        if z_p.device.type != "cpu" or len(ids) * z_p.shape[2] * p_text.mean.shape[2] <= _SMALL_SCORE:
-            log_lik = log_likelihood(z_p, p_text)
-            return search(log_lik, token_lengths, frame_lengths, ids, settings, step, keys, z_p.shape[1])
-        durations = torch.zeros(len(ids), p_text.mean.shape[2], dtype=torch.int64)
-        for i, (n_tokens, n_frames) in enumerate(zip(token_lengths.tolist(), frame_lengths.tolist(), strict=True)):
-            one = slice(i, i + 1)
-            log_lik = log_likelihood(z_p[one, :, :n_frames], Gaussian(*(x[one, :, :n_tokens] for x in p_text)))
-            durations[one, :n_tokens] = search(
-                log_lik, token_lengths[one], frame_lengths[one], ids[one], settings, step, keys[one], z_p.shape[1]
-            )
+        if z_p.device.type != "cpu" or n_items * n_frames * n_tokens <= _SMALL_SCORE:
+            return search(log_likelihood(z_p, p_text), items, settings, step, n_channels)
+        durations = torch.zeros(n_items, n_tokens, dtype=torch.int64)
+        for i, (n, t) in enumerate(zip(items.token_lengths.tolist(), items.frame_lengths.tolist(), strict=True)):
+            log_lik = log_likelihood(z_p[i : i + 1, :, :t], Gaussian(*(x[i : i + 1, :, :n] for x in p_text)))
+            durations[i : i + 1, :n] = search(log_lik, items.only(i), settings, step, n_channels)
         return durations
 
 
@@ -125,42 +121,30 @@ def log_likelihood(z_p: Float[Tensor, "B D T"], p_text: Gaussian) -> Float[Tenso
         return torch.baddbmm(per_token, frames, tokens).transpose(1, 2)
 
 
-def diagonal_distance(
-    token_lengths: Int[Tensor, " B"], frame_lengths: Int[Tensor, " B"], n_tokens: int, n_frames: int
-) -> Float[Tensor, "B L T"]:
+def diagonal_distance(items: Items, n_tokens: int, n_frames: int) -> Float[Tensor, "B L T"]:
     """((t + 1/2) / T_b - (l + 1/2) / L_b)^2: how far a cell lies from the straight line of constant tempo.
 
     Subtracting a multiple of it from the score keeps the first alignments, which are made by an untrained prior, near
     that line. In our sketches it bought some tens of steps at the start; it fades to nothing.
     """
-    device = token_lengths.device
-    t = (torch.arange(n_frames, device=device) + 0.5) / frame_lengths[:, None]
-    i = (torch.arange(n_tokens, device=device) + 0.5) / token_lengths[:, None]
+    device = items.keys.device
+    t = (torch.arange(n_frames, device=device) + 0.5) / items.frame_lengths[:, None]
+    i = (torch.arange(n_tokens, device=device) + 0.5) / items.token_lengths[:, None]
     return ((t[:, :, None] - i[:, None, :]) ** 2).transpose(1, 2)
 
 
 def penalised(
-    log_lik: Float[Tensor, "B L T"],
-    token_lengths: Int[Tensor, " B"],
-    frame_lengths: Int[Tensor, " B"],
-    settings: AlignmentSettings,
-    step: int,
-    n_channels: int,
+    log_lik: Float[Tensor, "B L T"], items: Items, settings: AlignmentSettings, step: int, n_channels: int
 ) -> Float[Tensor, "B L T"]:
     """The score minus (1 - step / diagonal_steps) * n_channels * diagonal_weight * `diagonal_distance`."""
     if step >= settings.diagonal_steps:
         return log_lik
     weight = (1 - step / settings.diagonal_steps) * n_channels * settings.diagonal_weight
-    return log_lik - weight * diagonal_distance(token_lengths, frame_lengths, *log_lik.shape[1:])
+    return log_lik - weight * diagonal_distance(items, *log_lik.shape[1:])
 
 
 def perturbed(
-    log_lik: Float[Tensor, "B L T"],
-    token_lengths: Int[Tensor, " B"],
-    frame_lengths: Int[Tensor, " B"],
-    keys: Int[Tensor, " B"],
-    settings: AlignmentSettings,
-    step: int,
+    log_lik: Float[Tensor, "B L T"], items: Items, settings: AlignmentSettings, step: int
 ) -> Float[Tensor, "B L T"]:
     """The score plus (1 - step / noise_steps) * noise * std * N(0, 1), so that early alignments explore.
 
@@ -171,14 +155,14 @@ def perturbed(
     if settings.noise == 0 or step >= settings.noise_steps:
         return log_lik
     n_tokens, n_frames = log_lik.shape[1:]
-    valid = sequence_mask(token_lengths, n_tokens).transpose(1, 2) & sequence_mask(frame_lengths, n_frames)
-    n_cells = (token_lengths * frame_lengths)[:, None, None]
+    valid = sequence_mask(items.token_lengths, n_tokens).transpose(1, 2) & sequence_mask(items.frame_lengths, n_frames)
+    n_cells = (items.token_lengths * items.frame_lengths)[:, None, None]
     # In float64: sums of other padding differ in their last digits, which must not reach the fp32 score.
     mean = log_lik.double().masked_fill(~valid, 0).sum((1, 2), keepdim=True) / n_cells
     squares = ((log_lik - mean) ** 2).masked_fill(~valid, 0)
     std = (squares.sum((1, 2), keepdim=True) / n_cells).sqrt().to(log_lik.dtype)
     scale = settings.noise * (1 - step / settings.noise_steps)
-    return log_lik + scale * std * randomness.normal(keys, "alignment", n_tokens, n_frames)
+    return log_lik + scale * std * randomness.normal(items.keys, "alignment", n_tokens, n_frames)
 
 
 def uniform(token_lengths: Int[Tensor, " B"], frame_lengths: Int[Tensor, " B"], n_tokens: int) -> Int[Tensor, "B L"]:
@@ -191,10 +175,7 @@ def uniform(token_lengths: Int[Tensor, " B"], frame_lengths: Int[Tensor, " B"], 
 
 
 def monotonic_alignment(
-    log_lik: Float[Tensor, "B L T"],
-    token_lengths: Int[Tensor, " B"],
-    frame_lengths: Int[Tensor, " B"],
-    ids: list[str],
+    log_lik: Float[Tensor, "B L T"], token_lengths: Int[Tensor, " B"], frame_lengths: Int[Tensor, " B"], ids: list[str]
 ) -> Int[Tensor, "B L"]:
     """Frames per token on the path of greatest summed `log_lik`: int64, at least 1 per token, 0 on padding.
 
@@ -208,8 +189,8 @@ def monotonic_alignment(
     every token and every frame, and nothing is learnt from a gradient that is not finite (`optimization.Guard`).
     """
     score = log_lik.detach().transpose(1, 2).to(torch.float32)
-    if device_search := _device_search(log_lik.device):
-        durations, finite = device_search.durations(score, token_lengths, frame_lengths)
+    if on_gpu := available.on_gpu("alignment_triton", log_lik.device):
+        durations, finite = on_gpu.durations(score, token_lengths, frame_lengths)
         even = uniform(token_lengths.clamp(1, score.shape[2]), frame_lengths, score.shape[2])
         return torch.where(finite[:, None], durations, even)
 
@@ -223,8 +204,9 @@ def monotonic_alignment(
     )
     if not finite.all():
         bad = [name for name, ok in zip(ids, finite, strict=True) if not ok]
+        others = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         raise ValueError(
-            f"utterance {_several(bad)}: the alignment score holds NaN or infinity, so the text encoder, posterior or "
+            f"utterance {bad[0]}{others}: the alignment score holds NaN or infinity, so the text encoder, posterior or "
             "flow has diverged; go back to the last checkpoint with a lower learning rate or gradient norm limit"
         )
     return torch.from_numpy(durations).to(log_lik.device)
@@ -255,15 +237,6 @@ def dense(durations: Int[Tensor, "B L"], n_frames: int) -> Bool[Tensor, "B L T"]
     return (frames >= ends - durations[:, :, None]) & (frames < ends)
 
 
-def _device_search(device: torch.device) -> ModuleType | None:
-    """`alignment_triton`, on a GPU where Triton is installed (it comes with the CUDA builds of torch) and can start."""
-    if device.type != "cuda" or not available.can_start():
-        return None
-    from vitslite.kernels import alignment_triton  # here, as it loads a compiler, too
-
-    return alignment_triton
-
-
 def _check_lengths(token_lengths: list[int], frame_lengths: list[int], ids: list[str]) -> None:
     for name, n_tokens, n_frames in zip(ids, token_lengths, frame_lengths, strict=True):
         if n_tokens < 1:
@@ -273,10 +246,6 @@ def _check_lengths(token_lengths: list[int], frame_lengths: list[int], ids: list
                 f"utterance {name}: {n_tokens} tokens need at least {n_tokens} frames, it has {n_frames}; "
                 "drop it or set text.blanks=false"
             )
-
-
-def _several(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} (and {len(names) - 1} more)"
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from vitslite import randomness
 from vitslite.model import alignment, forward_sum
-from vitslite.model.alignment import AlignmentSettings
+from vitslite.model.alignment import AlignmentSettings, Items
 from vitslite.model.decoders import DecoderSettings, build_decoder
 from vitslite.model.durations import ROUNDINGS, DurationSettings, build_durations
 from vitslite.model.flows import Flow, FlowSettings
@@ -207,14 +207,14 @@ class VITS(nn.Module):
         if settings.score == "mel":
             # Centred, so that the expanded square of the score does not cancel in fp32.
             x, tokens = batch.mel - LOG_MEL_MEAN, Gaussian(mel_text - LOG_MEL_MEAN, torch.zeros_like(mel_text))
-        step = batch.step if self.training else None
+        items, step = Items(batch.ids, *lengths, batch.keys), batch.step if self.training else None
         if settings.kind == "mas":
-            durations = alignment.scored_search(x, tokens, *lengths, batch.ids, settings, step, batch.keys)
+            durations = alignment.scored_search(x, tokens, items, settings, step)
             return durations, self._expand(p_text, durations, mask)
         with torch.no_grad():
             log_lik = alignment.log_likelihood(x, tokens)
-            durations = alignment.search(log_lik, *lengths, batch.ids, settings, step, batch.keys, x.shape[1])
-            aided = log_lik if step is None else alignment.penalised(log_lik, *lengths, settings, step, x.shape[1])
+            durations = alignment.search(log_lik, items, settings, step, x.shape[1])
+            aided = log_lik if step is None else alignment.penalised(log_lik, items, settings, step, x.shape[1])
             weight = forward_sum.posterior(aided, *lengths)
         return durations, SoftGaussian(p_text, weight)
 
