@@ -1,6 +1,8 @@
 """The architecture: imports point strictly down, and each third-party library has its owners."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "vitslite"
 
 LAYERS = [  # lowest first; a module may import from its own entry and from those above it in this list
-    ["tensors", "randomness", "distributed", "files", "kernels"],
+    ["tensors", "randomness", "distributed", "files", "runs", "kernels"],
     ["audio", "text"],
     ["datasets", "model"],
     ["objectives"],
@@ -18,7 +20,6 @@ LAYERS = [  # lowest first; a module may import from its own entry and from thos
     ["monitoring"],
     ["config"],
     ["build"],
-    ["runs"],
     ["synthesis"],
     ["experiments", "evaluation", "benchmarks"],
     ["command_line"],
@@ -26,10 +27,10 @@ LAYERS = [  # lowest first; a module may import from its own entry and from thos
 ALLOWED_BESIDE = {"model": {"tensors", "randomness", "kernels"}}  # a model can be used without data, hydra or wandb
 OWNERS = {  # of a third-party library: the modules that may import it, by name or by folder
     "hydra": {"build", "command_line", "config.naming"},
-    "omegaconf": {"build", "command_line"},
+    "omegaconf": {"build", "command_line", "runs"},
     "wandb": {"monitoring.tracking", "experiments.wandb_runs"},
+    "yaml": {"runs"},
     "wandb_workspaces": {"experiments.wandb_runs"},
-    "yaml": {"experiments.sources"},
     "matplotlib": {"monitoring.figures", "benchmarks"},
     "numba": {"kernels"},
     "triton": {"kernels"},
@@ -119,3 +120,12 @@ def test_init_files_are_empty():
 )
 def test_a_planted_import_is_caught(name, source):
     assert violations(name, source)
+
+
+def test_reading_runs_imports_no_model():
+    """Seconds of processor time, of every command that only looks at what runs have left."""
+    code = "import sys, vitslite.experiments.page as _; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "vitslite.experiments.page" in loaded
+    assert not loaded & {"torch", "wandb", "scipy.stats", "scipy.special", "matplotlib.pyplot", "numba", "librosa"}

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from vitslite.benchmarks.timing import Timings
-from vitslite.metrics.statistics import NOT_MEASURED, three_digits
+from vitslite.metrics.statistics import NOT_MEASURED, significant
 
 Row = dict[str, str | int | float | None]  # of a table; None: not measured
 
@@ -114,7 +114,7 @@ def _cells(rows: list[Row]) -> list[list[str]]:
 def _cell(value: str | int | float | None) -> str:
     if value is None:
         return NOT_MEASURED
-    return three_digits(value) if isinstance(value, float) else str(value)
+    return significant(value) if isinstance(value, float) else str(value)
 
 
 def processor() -> str:

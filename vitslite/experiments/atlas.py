@@ -149,7 +149,7 @@ def draw(path: Path, keys: tuple[str, ...], logs: Logs) -> Path | None:
             points = [[(int(row["step"]), float(row[key])) for row in rows if key in row] for rows in seeds]
             if any(points):
                 panel[variant] = points
-    return figures.atlas_curves(path, panels) if any(panels.values()) else None
+    return figures.variant_curves(path, panels) if any(panels.values()) else None
 
 
 def block(experiment: Experiment, runs_dir: Path, picture: str | None, date: datetime.date, machine: str) -> str:

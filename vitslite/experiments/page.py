@@ -13,9 +13,9 @@ from typing import Any
 from vitslite.experiments.page_template import PAGE, TABLE
 from vitslite.experiments.tables import Cell, Table, summary, tables
 from vitslite.experiments.variants import MAX_POINTS, Comparison, Variant, curves
+from vitslite.metrics import catalogue
 from vitslite.monitoring import figures, samples_page
 
-OPEN = ("loss", "kl")  # groups of curves that one sees at once
 MOST_BYTES = 40_000_000  # of the page; above, players are left out
 CURVES_ABOUT = (
     "Over the steps. Line: training, the mean over the seeds; band: from the lowest seed to the highest. Dots: "
@@ -94,7 +94,8 @@ def _of(cell: Cell) -> str:
     known = value is not None and not (isinstance(value, float) and not math.isfinite(value))
     shown = f"{value:.10g}" if isinstance(value, int | float) else str(value)
     classes = f' class="{" ".join(names)}"' if names else ""
-    return classes + (f' data-value="{escape(shown)}"' if known else "")
+    hint = f' title="{escape(cell.hint)}"' if cell.hint else ""
+    return classes + hint + (f' data-value="{escape(shown)}"' if known else "")
 
 
 def _content(cell: Cell) -> str:
@@ -115,10 +116,10 @@ def _curves(c: Comparison, everything: bool) -> str:
     groups: dict[str, list[str]] = {}
     for i, (name, (training, validation)) in enumerate(curves(c.variants, everything).items()):
         svg = figures.panel_svg(f"p{i}", training, validation, len(c.variants))
-        caption = f"<figcaption><code>{escape(name)}</code></figcaption>"
+        caption = f"<figcaption>{escape(catalogue.axis_label(name))} <code>{escape(name)}</code></figcaption>"
         groups.setdefault(name.split("/")[0], []).append(f"<figure>{caption}{svg}</figure>")
     shown = (
-        f"<details{' open' if name in OPEN else ''}><summary>{escape(name)} ({len(panels)})</summary>"
+        f"<details{' open' if name in catalogue.OPEN_GROUPS else ''}><summary>{escape(name)} ({len(panels)})</summary>"
         f'<div class="panels">{"".join(panels)}</div></details>'
         for name, panels in groups.items()
     )

@@ -12,7 +12,7 @@ from vitslite import runs
 from vitslite.config import identity
 from vitslite.experiments import wandb_runs
 from vitslite.metrics.catalogue import best_values
-from vitslite.runs import Row, last_values, read_rows
+from vitslite.runs import Points, Row, last_values, read_rows
 
 NAMES = ("seed", "name", "run_dir", "variant", "tracking")  # these tell runs apart, not variants
 # Free to change within a run, and yet other figures come of it.
@@ -21,8 +21,6 @@ WHAT_TO_TYPE = (
     "give run directories, a folder of runs (runs/), a sweep (runs/sweeps/NAME) or wandb:ENTITY/PROJECT; a run has a "
     "config.yaml in its directory"
 )
-
-Points = list[tuple[int, float]]  # step, value
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +175,9 @@ def _place(sweep: Path, folder: Path) -> Path | None:
 
 
 def _read_run(folder: Path) -> RunLog:
-    stored, rows = runs.stored_config(folder) or {}, read_rows(folder)
+    stored, rows = runs.stored_config(folder), read_rows(folder)
+    if stored is None:
+        raise ValueError(f"{folder / runs.CONFIG}: no settings in it")
     log = folder / "metrics.jsonl"
     modified = log.stat().st_mtime if log.exists() else 0.0
     return RunLog(folder.name, _flat(stored), rows, modified, folder=folder)

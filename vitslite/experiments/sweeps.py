@@ -17,11 +17,11 @@ from pathlib import Path
 from vitslite import distributed
 from vitslite.config import naming
 from vitslite.files import sole_use, write_text
-from vitslite.metrics.statistics import NOT_MEASURED, three_digits
+from vitslite.metrics import catalogue
+from vitslite.metrics.statistics import NOT_MEASURED, significant
 from vitslite.runs import Row, is_done, last_values, read_rows
 
 FOLDER = Path("runs/sweeps")
-COLUMNS = ("val/loss/mel", "val/loss/kl", "val/kl/half_analytic", "val/mas/error_ms", "val/wer/spoken")
 MAX_ROWS = 200  # of the table at the end
 
 
@@ -152,7 +152,8 @@ def table(sweep: Sweep) -> str:
     jobs = sweep.jobs()
     counts = {state: sum(job.state == state for job in jobs) for state in dict.fromkeys(job.state for job in jobs)}
     values = {job.name: _last_values(job) for job in jobs}
-    columns = [key for key in COLUMNS if any(key in row for row in values.values())]
+    logged = (key for row in values.values() for key in row if key.startswith("val/"))
+    columns = catalogue.chosen("headline", logged)
     lines = [["", "", *(key.removeprefix("val/") for key in columns)]]
     for job in jobs[:MAX_ROWS]:
         row = values[job.name]
@@ -181,4 +182,4 @@ def _label(job: Job, jobs: list[Job]) -> str:
 
 
 def _shown(value: int | float | None) -> str:
-    return NOT_MEASURED if value is None else three_digits(value)
+    return NOT_MEASURED if value is None else significant(value)

@@ -4,25 +4,19 @@ import datetime
 import math
 import os
 import statistics
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
 from vitslite.experiments.sources import RunLog
 from vitslite.experiments.variants import MISSING as MISSING_SETTING
-from vitslite.experiments.variants import Comparison, Variant, curves, differences, typed
-from vitslite.metrics.statistics import difference_in_words, half_interval, plus_minus, three_digits
+from vitslite.experiments.variants import Comparison, Variant, curve, differences, logged_keys, typed
+from vitslite.metrics import catalogue
+from vitslite.metrics.statistics import difference_in_words, half_interval, plus_minus, significant
 from vitslite.monitoring import figures
 
 NOTHING = "–"
-PICTURE = (  # of curves.png
-    "loss/kl",
-    "loss/mel",
-    "kl/half_analytic",
-    "val/loss/kl",
-    "val/loss/mel",
-    "val/mas/error_ms",
-)
 INTERVALS = (
     "Mean over the seeds ± half of the 95 % interval of the mean (Student's t, n - 1 degrees of freedom); of one seed "
     "the value alone."
@@ -44,6 +38,7 @@ class Cell(NamedTuple):
     text: str
     value: float | str | None = None
     note: str = ""
+    hint: str = ""  # of a key: what it is, and its unit
     link: str = ""
     is_code: bool = False
     variant: int | None = None  # of a column that is a variant's
@@ -94,7 +89,7 @@ def _figures(c: Comparison, title: str, about: str, keys: list[str], best: bool)
             found = (run.speed().get(name) for run in v.runs.values())
             values.append([value for value in found if value is not None])
         rows.append([_label(v), _seeds(v), *(_mean(found, len(v.runs)) for found in values)])
-    header = [Cell("variant"), Cell("seeds"), *(Cell(key, is_code=True) for key in keys), *map(Cell, speeds)]
+    header = [Cell("variant"), Cell("seeds"), *map(_key, keys), *map(Cell, speeds)]
     return Table(title, about, header, rows if keys else [], list(range(len(rows))))
 
 
@@ -109,7 +104,7 @@ def _differences(c: Comparison) -> Table:
             found = differences(v, c.baseline, key)
             words = difference_in_words(found)
             mean = statistics.mean(found) if found else None
-            rows.append([_label(v), Cell(key, key, is_code=True), Cell(str(len(found)), len(found)), Cell(words, mean)])
+            rows.append([_label(v), _key(key), Cell(str(len(found)), len(found)), Cell(words, mean)])
             variants.append(i)
     note = f" ({c.baseline.note})" if c.baseline.note else ""
     about = f"Baseline: {c.baseline.label}{note}. {PAIRS}"
@@ -132,7 +127,7 @@ def _runs(c: Comparison, output: Path) -> Table:
                     Cell(run.seed, run.seed),
                     Cell(state, state),
                     Cell(str(step), step),
-                    *(Cell(NOTHING) if x is None else Cell(three_digits(x), x) for x in numbers),
+                    *(Cell(NOTHING) if x is None else Cell(significant(x), x) for x in numbers),
                 ]
             )
             variants.append(i)
@@ -145,6 +140,10 @@ def _failed(c: Comparison) -> Table:
     rows = [[Cell(name, name), Cell(error, error)] for name, error in c.failed.items()]
     header = [Cell("run"), Cell("what it said")]
     return Table("Failed", "Jobs of the sweep that ended with an error.", header, rows, [None] * len(rows))
+
+
+def _key(key: str) -> Cell:
+    return Cell(key, key, hint=catalogue.axis_label(key), is_code=True)
 
 
 def _label(v: Variant) -> Cell:
@@ -161,9 +160,7 @@ def _mean(values: list[float], n_seeds: int) -> Cell:
     if not values:
         return Cell(NOTHING)
     mean = statistics.mean(values)
-    text = (
-        three_digits(mean) if len(values) == 1 or not math.isfinite(mean) else plus_minus(mean, half_interval(values))
-    )
+    text = significant(mean) if len(values) == 1 or not math.isfinite(mean) else plus_minus(mean, half_interval(values))
     return Cell(text, mean, note=f"n = {len(values)}" if len(values) < n_seeds else "")
 
 
@@ -214,10 +211,14 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def draw(path: Path, c: Comparison) -> Path | None:
-    """curves.png: of PICTURE what was logged, or else of the first keys that were. None, and no file, without any."""
-    found = curves(c.variants, everything=False)
-    lines = {key: found.get(key.removeprefix("val/"), ({}, {}))[key.startswith("val/")] for key in PICTURE}
-    lines = {key: panel for key, panel in lines.items() if panel}
-    lines = lines or {name: training or validation for name, (training, validation) in list(found.items())[:6]}
-    panels = {key: {c.variants[i].label: seeds for i, seeds in panel.items()} for key, panel in lines.items()}
-    return figures.atlas_curves(path, panels) if panels else None
+    """curves.png: the catalogue's picture, or else the first keys. None, and no file, where nothing was logged."""
+    logged = logged_keys(c.variants)
+    training, validation = ([key for key in logged if key.startswith("val/") == part] for part in (False, True))
+    keys = catalogue.chosen("picture", training) + catalogue.chosen("val/picture", validation)
+    return draw_curves(path, c.variants, keys or catalogue.in_order(logged)[:6])
+
+
+def draw_curves(path: Path, variants: list[Variant], keys: Iterable[str]) -> Path | None:
+    """A panel per key. None, and no file, where nothing of them was logged."""
+    panels = {key: {variants[i].label: seeds for i, seeds in curve(variants, key).items()} for key in keys}
+    return figures.variant_curves(path, panels) if any(panels.values()) else None
