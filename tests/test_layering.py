@@ -44,6 +44,7 @@ OWNERS = {  # of a third-party library: the modules that may import it, by name 
     "jiwer": {"metrics.recognition"},
     "transformers": {"metrics.recognition"},
     "espeakng_loader": {"text"},
+    "tabulate": {"experiments", "evaluation", "benchmarks"},
     "tqdm": {"training.progress", "datasets"},
 }
 

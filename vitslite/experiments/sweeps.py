@@ -1,10 +1,11 @@
-"""A sweep: what `python train.py -m ...` was asked for, what became of each job, and the table at its end.
+"""Sweep: the jobs that `python train.py -m ...` asks for, what became of each, and the table at the end.
 
 A sweep is a folder whose name comes from the command, so that the same command finds it again: sweep.json says what was
 asked for, jobs/RUN.json what became of a job. Every job writes its own file, in whatever process or on whatever machine
 it runs; the runs themselves lie in their own directories, as if each had been started alone.
 """
 
+import collections
 import contextlib
 import hashlib
 import json
@@ -14,11 +15,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tabulate import tabulate
+
 from vitslite import distributed
 from vitslite.config import naming
 from vitslite.files import sole_use, write_text
 from vitslite.metrics import catalogue
-from vitslite.metrics.statistics import NOT_MEASURED, significant
+from vitslite.metrics.statistics import cell
 from vitslite.runs import Row, is_done, last_values, read_rows
 
 FOLDER = Path("runs/sweeps")
@@ -62,7 +65,7 @@ class Sweep:
         self._write(job)
         try:
             yield job
-        except BaseException as error:  # noted, and passed on: whatever ends a job, the sweep shall know
+        except BaseException as error:  # noted, and passed on: whatever ends a job, the sweep must know
             interrupted = isinstance(error, KeyboardInterrupt)
             job.state = "stopped" if interrupted else "failed"
             kind = "" if isinstance(error, ValueError | OSError | ArithmeticError) else f"{type(error).__name__}: "
@@ -150,26 +153,25 @@ def name_of(overrides: list[str]) -> str:
 def table(sweep: Sweep) -> str:
     """What became of the jobs, a line each, and the last validation of each; then what the failed ones said."""
     jobs = sweep.jobs()
-    counts = {state: sum(job.state == state for job in jobs) for state in dict.fromkeys(job.state for job in jobs)}
+    counts = collections.Counter(job.state for job in jobs)
     values = {job.name: _last_values(job) for job in jobs}
     logged = (key for row in values.values() for key in row if key.startswith("val/"))
     columns = catalogue.chosen("headline", logged)
     lines = [["", "", *(key.removeprefix("val/") for key in columns)]]
     for job in jobs[:MAX_ROWS]:
         row = values[job.name]
-        lines.append([_label(job, jobs), job.state, *(_shown(row.get(key)) for key in columns)])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+        lines.append([_label(job, jobs), job.state, *(cell([row[key]] if key in row else []) for key in columns)])
+    text = tabulate(lines, tablefmt="plain", disable_numparse=True)
     head = f"sweep {sweep.name}: {', '.join(f'{n} {state}' for state, n in counts.items())}"
     failed = [f"{job.state}: {job.name}: {job.error}" for job in jobs if job.error]
     left_out = [f"... and {len(jobs) - MAX_ROWS} more"] if len(jobs) > MAX_ROWS else []
-    return "\n".join([head, *text, *left_out, *failed])
+    return "\n".join([head, text, *left_out, *failed])
 
 
 def _last_values(job: Job) -> Row:
     try:
         return last_values(read_rows(Path(job.run_dir)))
-    except ValueError as error:  # a damaged log shall not take the table with it
+    except ValueError as error:  # a damaged log must not take the table with it
         job.error = str(error)
         return {}
 
@@ -179,7 +181,3 @@ def _label(job: Job, jobs: list[Job]) -> str:
     begun = [set(other.overrides) for other in jobs if other.overrides]
     common = set.intersection(*begun) if len(begun) > 1 else set()
     return " ".join(o for o in job.overrides if o not in common) or job.name
-
-
-def _shown(value: int | float | None) -> str:
-    return NOT_MEASURED if value is None else significant(value)

@@ -6,7 +6,7 @@ import statistics
 NOT_MEASURED = "-"
 
 
-def half_interval(values: list[float]) -> float:
+def half_interval(values: list[int | float]) -> float:
     """Half of the 95 % interval of the mean of n independent normal values: t(0.975, n - 1) s / sqrt(n) (Student 1908).
 
     nan for a single value, which says nothing of the spread, and where a value is not finite.
@@ -30,7 +30,7 @@ def significant(value: int | float) -> str:
     return f"{rounded:.0f}" if 1000 <= abs(rounded) < 1e6 else f"{rounded:.3g}"
 
 
-def cell(values: list[float]) -> str:
+def cell(values: list[int | float]) -> str:
     """The values of the seeds: one alone, two side by side, of more the mean and half of its 95 % t-interval."""
     n = len(values)
     if n < 3:
