@@ -7,7 +7,6 @@ it runs; the runs themselves lie in their own directories, as if each had been s
 
 import collections
 import contextlib
-import hashlib
 import json
 import re
 import time
@@ -19,7 +18,7 @@ from tabulate import tabulate
 
 from vitslite import distributed
 from vitslite.config import naming
-from vitslite.files import sole_use, write_text
+from vitslite.files import slug, sole_use, with_hash, write_text
 from vitslite.metrics import catalogue
 from vitslite.metrics.statistics import cell
 from vitslite.runs import Row, is_done, last_values, read_rows
@@ -146,8 +145,8 @@ def name_of(overrides: list[str]) -> str:
     typed = sorted(o for o in overrides if not re.match(r"hydra[/.](launcher|sweep)[=./]", o.lstrip("+")))
     experiment = next((o.removeprefix("experiment=") for o in typed if o.startswith("experiment=")), "demo")
     swept = [o.split("=")[0] for o in typed if re.search(r"[,(]", o)]
-    words = [re.sub(r"[^A-Za-z0-9._]+", "_", word) for word in (experiment, *swept)]
-    return f"{'-'.join(words)[:60]}-{hashlib.sha1(' '.join(typed).encode()).hexdigest()[:8]}"
+    words = [slug(word, marks="._") for word in (experiment, *swept)]
+    return with_hash("-".join(words), 60, " ".join(typed))
 
 
 def table(sweep: Sweep) -> str:
