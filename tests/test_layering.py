@@ -31,6 +31,7 @@ OWNERS = {  # of a third-party library: the modules that may import it, by name 
     "wandb": {"monitoring.tracking", "experiments.wandb_runs"},
     "yaml": {"runs"},
     "wandb_workspaces": {"experiments.wandb_runs"},
+    "jinja2": {"monitoring.html"},
     "matplotlib": {"monitoring.figures", "benchmarks"},
     "numba": {"kernels"},
     "triton": {"kernels"},

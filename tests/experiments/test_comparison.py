@@ -152,7 +152,7 @@ def page_of(*places, n_sentences=0, draw=False, **choices):
     """The page, without the curves unless they are asked for: drawing them takes longer than all the rest."""
     with pytest.MonkeyPatch.context() as patch:
         if not draw:
-            patch.setattr(page, "_curves", lambda *_: "")
+            patch.setattr(page, "_curves", lambda *_: {})
         return Page(page.page(compare(*places, **choices), Path("/out"), n_sentences, everything=False))
 
 

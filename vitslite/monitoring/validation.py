@@ -24,10 +24,10 @@ from vitslite.metrics.latents import LatentSums, latent_statistics, latent_sums
 from vitslite.metrics.recognition import Recogniser
 from vitslite.model import alignment
 from vitslite.monitoring import figures
+from vitslite.monitoring.samples_page import KINDS
 from vitslite.objectives.objective import Counts, Objective
 from vitslite.tensors import Batch
 
-KINDS = ("recording", "copy", "spoken")  # as recorded, decoded from the posterior, spoken from the text
 SAMPLED_METRICS = tuple(f"val/{rate}/{kind}" for rate in ("wer", "cer") for kind in KINDS)
 
 
