@@ -17,16 +17,15 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from vitslite import runs
 from vitslite.benchmarks import result
 from vitslite.commands import console
 from vitslite.experiments import atlas
 from vitslite.experiments.atlas import Experiment, Run
+from vitslite.experiments.tables import draw_curves
 from vitslite.runs import is_done
 
 ROOT = Path(__file__).parents[1]
@@ -92,24 +91,24 @@ def train_one(run: Run, runs_dir: Path) -> str | None:
 
 def write(experiment: Experiment, runs_dir: Path) -> None:
     """The experiment's section of docs/atlas.md and its picture; nothing changes where no run has begun."""
-    logs = atlas.read_logs(experiment, runs_dir)
-    if not any(logs.values()):
+    variants = atlas.variants_of(experiment, runs_dir)
+    runs = [run for variant in variants for run in variant.runs.values()]
+    if not any(run.rows for run in runs):
         print(f"{experiment.name}: no runs in {runs_dir}/, nothing written")
         return
     document = ROOT / "docs" / "atlas.md"
-    picture = atlas.draw(document.parent / "atlas" / f"{experiment.name}.png", experiment.curves, logs)
+    picture = draw_curves(document.parent / "atlas" / f"{experiment.name}.png", variants, experiment.curves)
     link = picture and picture.relative_to(document.parent).as_posix()
-    configs = [runs.stored_config(runs_dir / run.name) for run in logs]
-    content = atlas.block(experiment, runs_dir, link, datetime.date.today(), machine(configs))
+    devices = {run.config.get("trainer.device", "cpu") for run in runs}
+    content = atlas.block(experiment, variants, link, datetime.date.today(), machine(devices))
     atlas.write_section(document, experiment, content)
     print(f"{experiment.name}: {document}")
 
 
-def machine(configs: list[dict[str, Any] | None]) -> str:
-    """The name of what runs with these settings are trained on here: the GPU, or else the CPU."""
-    if torch.cuda.is_available() and any(c and c["trainer"]["device"] != "cpu" for c in configs):
-        return torch.cuda.get_device_name()
-    return result.processor()
+def machine(devices: set[str]) -> str:
+    """The name of what runs with these values of trainer.device are trained on here: the GPU, or else the CPU."""
+    has_gpu = torch.cuda.is_available() and devices != {"cpu"}
+    return torch.cuda.get_device_name() if has_gpu else result.processor()
 
 
 def parser() -> argparse.ArgumentParser:

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,9 @@ OWNERS = {  # of a third-party library: the modules that may import it, by name 
     "hydra": {"build", "commands.console", "commands.train", "config.naming"},
     "omegaconf": {"build", "runs", "commands.console", "commands.train"},
     "wandb": {"monitoring.tracking", "experiments.wandb_runs"},
+    "yaml": {"runs"},
     "wandb_workspaces": {"experiments.wandb_runs"},
+    "jinja2": {"monitoring.html"},
     "matplotlib": {"monitoring.figures", "benchmarks"},
     "numba": {"kernels"},
     "triton": {"kernels"},
@@ -118,3 +122,12 @@ def test_init_files_are_empty():
 )
 def test_a_planted_import_is_caught(name, source):
     assert violations(name, source)
+
+
+def test_reading_runs_imports_no_model():
+    """Seconds of processor time, of every command that only looks at what runs have left."""
+    code = "import sys, vitslite.experiments.page as _; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "vitslite.experiments.page" in loaded
+    assert not loaded & {"torch", "wandb", "scipy.stats", "scipy.special", "matplotlib.pyplot", "numba", "librosa"}

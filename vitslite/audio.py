@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Float32, Int
 from torch import Tensor, nn
 
+from vitslite.files import replacing
 from vitslite.tensors import Batch, sequence_mask
 
 MEL_FLOOR = 1e-5  # log-mel = log(max(mel, MEL_FLOOR)); also the value of frames beyond an utterance
@@ -214,12 +215,8 @@ def write_wav(path: str | Path, audio: np.ndarray, sample_rate: int) -> None:
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is a folder or a device: give the name of a file")  # a rename would replace it
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.tmp.{os.getpid()}")
-    try:
+    with replacing(path) as unfinished:
         soundfile.write(str(unfinished), samples, sample_rate, format="WAV", subtype="PCM_16")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def to_int16(audio: np.ndarray) -> np.ndarray:

@@ -1,14 +1,15 @@
-"""Files that come with the package; text files that appear whole or not at all; locks, which end with the process."""
+"""Shipped files, atomic files, locks, file names. A file appears whole or not at all; a lock ends with its process."""
 
 import contextlib
-import fcntl
+import hashlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 _PACKAGE = Path(__file__).parent
 
@@ -31,35 +32,63 @@ def commit() -> str | None:
     return done.stdout.strip()
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 beside the target and rename: a kill in the middle leaves what was there."""
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside the target to write to: renamed to it if all goes well, removed if not.
+
+    A kill in the middle leaves what was there, and a file NAME.tmp.PID.
+    """
     unfinished = path.with_name(f"{path.name}.tmp.{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """UTF-8, whole or not at all."""
+    with replacing(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+def slug(text: str, marks: str = "._=,-") -> str:
+    """A name for a file: what is no letter or digit of ASCII and not one of `marks` becomes an underscore."""
+    return re.sub(rf"[^A-Za-z0-9{re.escape(marks)}]+", "_", text)
+
+
+def with_hash(name: str, length: int, text: str) -> str:
+    """The first `length` characters of a name, and a hash of the text that it stands for."""
+    return f"{name[:length]}-{hashlib.sha1(text.encode()).hexdigest()[:8]}"
 
 
 @contextlib.contextmanager
 def sole_use(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process. ValueError, at once, where another one holds it; OSError where nothing can."""
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            yield
-    except NotImplementedError:
-        raise OSError(f"{folder}: its file system cannot lock files; keep runs on another one") from None
-    except Timeout:
-        raise ValueError(
-            f"{folder} is in use by another process: wait for its end, or choose another name=..."
-        ) from None
+    held = _acquire(folder / ".lock", timeout=0)
+    if held is None:
+        raise ValueError(f"{folder} is in use by another process: wait for its end, or choose another name=...")
+    with held:
+        yield
 
 
 @contextlib.contextmanager
 def in_turn(lock: Path, waiting: str | None = None) -> Iterator[None]:
     """Hold the file `lock` for this process, after any other one has let go of it; say `waiting` if one has to wait."""
-    with open(lock, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if waiting is not None:
-                print(waiting, file=sys.stderr, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
+    held = _acquire(lock, timeout=0)
+    if held is None:
+        if waiting is not None:
+            print(waiting, file=sys.stderr, flush=True)
+        held = _acquire(lock, timeout=-1)
+    with held:
         yield
+
+
+def _acquire(lock: Path, timeout: int) -> AcquireReturnProxy | None:
+    """What holds the lock until its block ends; None where another process has it, still after `timeout` seconds."""
+    try:
+        return FileLock(lock).acquire(timeout=timeout)
+    except Timeout:
+        return None
+    except NotImplementedError:
+        raise OSError(f"{lock.parent}: its file system cannot lock files; keep it on another one") from None

@@ -12,10 +12,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from vitslite.files import write_text
 
 Row = dict[str, int | float]  # of metrics.jsonl: the step, and what was logged at it
+Points = list[tuple[int, float]]  # of one key: step, value
 CONFIG, METRICS, CHECKPOINTS = "config.yaml", "metrics.jsonl", "checkpoints"
 _FINISHED = "finished"
 
@@ -31,11 +33,11 @@ def stored_config(run_dir: Path) -> dict[str, Any] | None:
         return None
     try:
         stored = OmegaConf.to_container(OmegaConf.load(path))
-    except (OmegaConfBaseException, OSError, ValueError) as error:  # OSError: what OmegaConf makes of a bare string
+    except (OmegaConfBaseException, YAMLError, OSError, ValueError) as error:  # OSError: of a bare string
         raise ValueError(f"{path}: damaged ({' '.join(str(error).split())})") from error
-    if not stored or not isinstance(stored, dict):
+    if not isinstance(stored, dict):
         raise ValueError(f"{path}: no settings in it")
-    return stored
+    return stored or None
 
 
 def read_rows(run_dir: Path) -> list[Row]:

@@ -3,6 +3,7 @@
 import datetime
 import importlib.util
 import json
+import re
 import shutil
 import sys
 
@@ -18,6 +19,7 @@ from matplotlib.image import imread
 from vitslite.commands import console
 from vitslite.config import naming
 from vitslite.experiments import atlas
+from vitslite.experiments.tables import draw_curves
 from vitslite.metrics.statistics import cell
 from vitslite.monitoring import figures
 from vitslite.runs import is_done, read_rows
@@ -179,10 +181,10 @@ def test_a_command_without_m_is_one_run_as_typed():
 
 def test_a_table_of_last_values(experiment, tmp_path):
     log_all(experiment, tmp_path)
-    logs = atlas.read_logs(experiment, tmp_path)
-    assert atlas.table(experiment.columns, logs).splitlines() == [
+    lines = atlas.measurements(experiment.columns, atlas.variants_of(experiment, tmp_path)).splitlines()
+    assert re.fullmatch(r"\|(-+\|){4}", lines.pop(1))
+    assert lines == [
         "| variant | `val/loss/mel` | `kl/noise` | `val/absent` |",
-        "| --- | --- | --- | --- |",
         "| `paint=red` | 1 / 1.5 | 10 / 15 | - |",
         "| `paint=blue` | 0.123 / 0.2 | - | - |",
         "| `paint=red size=[1,2]` | 4000 | - | - |",
@@ -291,10 +293,11 @@ def test_markers_that_are_no_pair_are_refused(experiment, tmp_path, text):
 
 def test_a_block_says_where_its_figures_are_from(experiment, tmp_path):
     log_all(experiment, tmp_path)
-    block = atlas.block(experiment, tmp_path, "atlas/colour.png", DATE, "a machine")
+    variants = atlas.variants_of(experiment, tmp_path)
+    block = atlas.block(experiment, variants, "atlas/colour.png", DATE, "a machine")
     parts = block.split("\n\n")
     assert parts[0].splitlines() == ["```sh", *experiment.commands, "```"]
-    assert parts[1] == atlas.table(experiment.columns, atlas.read_logs(experiment, tmp_path))
+    assert parts[1] == atlas.measurements(experiment.columns, variants)
     assert parts[2:] == [
         "![loss/mel, kl/noise](atlas/colour.png)",
         "Seeds 0, 1 (one / the other); 21 November 2026; a machine.",
@@ -302,7 +305,8 @@ def test_a_block_says_where_its_figures_are_from(experiment, tmp_path):
     runs = atlas.runs_of(experiment)
     log(tmp_path / runs[1].name, [{"step": 40, "loss/mel": 1.0}])
     shutil.rmtree(tmp_path / runs[4].name)
-    assert atlas.block(experiment, tmp_path, None, DATE, "a machine").endswith(
+    variants = atlas.variants_of(experiment, tmp_path)
+    assert atlas.block(experiment, variants, None, DATE, "a machine").endswith(
         "\n\nNot trained to the end: `paint=red` seed 1 (40 of 100 steps), `paint=red size=[1,2]` seed 0 (no steps)."
     )
 
@@ -311,17 +315,17 @@ def test_a_block_says_where_its_figures_are_from(experiment, tmp_path):
 
 
 def test_a_picture_is_drawn(experiment, tmp_path):
-    assert atlas.draw(tmp_path / "none.png", experiment.curves, atlas.read_logs(experiment, tmp_path)) is None
+    assert draw_curves(tmp_path / "none.png", atlas.variants_of(experiment, tmp_path), experiment.curves) is None
     assert not (tmp_path / "none.png").exists()
     log_all(experiment, tmp_path)
-    path = atlas.draw(tmp_path / "a" / "colour.png", experiment.curves, atlas.read_logs(experiment, tmp_path))
+    path = draw_curves(tmp_path / "a" / "colour.png", atlas.variants_of(experiment, tmp_path), experiment.curves)
     assert imread(path).shape[1] == 1000
 
 
 def test_equal_curves_are_all_seen_each_in_its_colour(tmp_path):
     """Half_analytic and monte_carlo train the same model: the second line must not hide the first."""
     points = [[(step, 1 / step) for step in range(1, 9)]]
-    path = figures.atlas_curves(tmp_path / "equal.png", {"kl": dict.fromkeys("abc", points)})
+    path = figures.variant_curves(tmp_path / "equal.png", {"kl": dict.fromkeys("abc", points)})
     panel = imread(path)[:200, :, :3]  # the legend is below
     for colour in plt.get_cmap("tab10").colors[:3]:
         assert np.sum(np.abs(panel - colour).max(2) < 0.02) > 40
@@ -330,7 +334,7 @@ def test_equal_curves_are_all_seen_each_in_its_colour(tmp_path):
 
 def test_a_line_is_the_mean_and_a_band_the_range():
     axes = plt.figure().subplots()
-    figures._mean_and_range(axes, [[(1, 2.0), (5, 1.0)], [(1, 4.0), (5, 7.0), (9, 3.0)]], (0.0, 0.0, 0.0), 1.0)
+    figures._mean_and_range(axes, [[(1, 2.0), (5, 1.0)], [(1, 4.0), (5, 7.0), (9, 3.0)]], "black", 1.0)
     np.testing.assert_allclose(axes.lines[0].get_xydata(), [(1, 3), (5, 4), (9, 3)])
     corners = {tuple(x) for x in axes.collections[0].get_paths()[0].vertices.tolist()}
     assert corners == {(1, 2), (5, 1), (9, 3), (5, 7), (1, 4)}
@@ -351,7 +355,7 @@ def test_a_full_picture_is_small(tmp_path):
         }
         for k, variants in enumerate(noise)
     }
-    path = figures.atlas_curves(tmp_path / "full.png", panels)
+    path = figures.variant_curves(tmp_path / "full.png", panels)
     assert imread(path).shape[1] == 1000
     assert path.stat().st_size <= 80_000
 
@@ -425,4 +429,4 @@ def test_an_unknown_experiment_is_one_line(project, monkeypatch, capsys):
 
 
 def test_the_machine_has_a_name():
-    assert script.machine([None, {"trainer": {"device": "cpu"}}]).strip()
+    assert script.machine({"cpu"}).strip()

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import scipy.stats
+import wandb
 import yaml
 
 from vitslite.commands import compare as compare_command
@@ -137,16 +138,16 @@ def runs(tmp_path):
     return tmp_path / "runs"
 
 
-def compare(*folders, **choices):
-    return variants.compare(sources.read([str(folder) for folder in folders]), "a title", "a command", **choices)
+def compare(*places, **choices):
+    return variants.compare(sources.read([str(place) for place in places]), "a title", "a command", **choices)
 
 
-def page_of(*sources, n_sentences=0, draw=False, **choices):
+def page_of(*places, n_sentences=0, draw=False, **choices):
     """The page, without the curves unless they are asked for: drawing them takes longer than all the rest."""
     with pytest.MonkeyPatch.context() as patch:
         if not draw:
-            patch.setattr(page, "_curves", lambda *_: "")
-        return Page(page.page(compare(*sources, **choices), Path("/out"), n_sentences, everything=False))
+            patch.setattr(page, "_curves", lambda *_: {})
+        return Page(page.page(compare(*places, **choices), Path("/out"), n_sentences, everything=False))
 
 
 def run_command(monkeypatch, *arguments):
@@ -508,15 +509,15 @@ def test_a_sweep_is_whole_from_anywhere_and_before_all_jobs_have_begun(runs, tmp
 
 
 def test_curves_are_the_usual_keys_or_all(runs):
-    variants = compare(runs).variants
-    assert list(variants.curves(variants, everything=False)) == [
+    compared = compare(runs).variants
+    assert list(variants.curves(compared, everything=False)) == [
         "loss/mel",
-        "mas/within_50ms",
         "mas/error_ms",
+        "mas/within_50ms",
         "grad/norm",
         "wer/spoken",
     ]
-    everything = variants.curves(variants, everything=True)
+    everything = variants.curves(compared, everything=True)
     assert {"grad/kl/flow", "time/steps_per_second"} < set(everything)
     training, validation = everything["loss/mel"]
     assert training[1][0] == [(step, 0.9 + 1 / step) for step in (10, 20, 30, 40)]
@@ -708,8 +709,8 @@ class FakeApi:
 
 @pytest.fixture
 def fake_api(monkeypatch):
-    monkeypatch.setattr(wandb_runs.wandb, "login", lambda **_: True)
-    monkeypatch.setattr(wandb_runs.wandb, "Api", FakeApi)
+    monkeypatch.setattr(wandb, "login", lambda **_: True)
+    monkeypatch.setattr(wandb, "Api", FakeApi)
 
 
 @pytest.mark.parametrize(
@@ -729,7 +730,7 @@ def test_runs_of_wandb_are_as_those_of_a_directory(fake_api, tmp_path, source):
 def test_without_a_key_or_a_project_there_is_one_line(monkeypatch, fake_api):
     with pytest.raises(ValueError, match=r"W&B cannot be read \(Could not find project me/other\): `wandb login`"):
         wandb_runs.fetch_runs("me/other")
-    monkeypatch.setattr(wandb_runs.wandb, "login", lambda **_: False)
+    monkeypatch.setattr(wandb, "login", lambda **_: False)
     with pytest.raises(ValueError, match=r"W&B cannot be read \(no API key\): `wandb login`, or give run directories"):
         wandb_runs.fetch_runs("me/project")
 
@@ -763,7 +764,7 @@ def test_a_view_is_made_and_then_brought_up_to_date(monkeypatch, fake_api, tmp_p
 
 def test_without_the_package_or_a_key_no_view(monkeypatch, fake_api, tmp_path):
     pytest.importorskip("wandb_workspaces.workspaces")
-    monkeypatch.setattr(wandb_runs.wandb, "login", lambda **_: False)
+    monkeypatch.setattr(wandb, "login", lambda **_: False)
     with pytest.raises(ValueError, match=r"no API key.*`wandb login`.*`wandb sync runs/\*/wandb/offline-run-\*`"):
         wandb_runs.save_view("project", None, [], [], tmp_path / "x")
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)

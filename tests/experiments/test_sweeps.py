@@ -274,8 +274,8 @@ def test_what_became_of_the_jobs(tmp_path):
     states = "1 finished, 1 stopped, 2 failed, 1 not ended, 1 not started"
     assert lines[0] == f"sweep s: {states}"
     assert [line.split() for line in lines[1:4]] == [
-        ["loss/mel", "loss/kl"],
-        ["name=finished", "finished", "0.123", "3"],
+        ["loss/kl", "loss/mel"],
+        ["name=finished", "finished", "3", "0.123"],
         ["name=stopped", "stopped", "-", "-"],
     ]
     assert lines[-2:] == ["failed: nan: step 3: not finite: kl", "failed: bug: RuntimeError: shapes differ"]

@@ -7,7 +7,7 @@ import pytest
 
 import train
 from vitslite import build, runs
-from vitslite.metrics.catalogue import CATALOGUE, axis_label, best_values, chosen, find, in_order, is_known
+from vitslite.metrics.catalogue import CATALOGUE, axis_label, best_values, chosen, find, in_order, is_extra, is_known
 from vitslite.training import checkpoint
 
 EVERYTHING = [  # every optional term and part that logs keys of its own
@@ -34,6 +34,13 @@ def test_titles_units_and_order():
     keys = ["val/wer/spoken", "new/metric", "val/loss/mel", "grad/flow", "val/loss/kl"]
     assert in_order(keys) == ["val/loss/kl", "val/loss/mel", "grad/flow", "val/wer/spoken", "new/metric"]
     assert chosen("headline", keys) == ["val/loss/kl", "val/loss/mel", "val/wer/spoken"]
+    assert chosen("val/picture", keys) == ["val/loss/kl", "val/loss/mel"]
+    assert [is_extra(key) for key in ("val/loss/kl", "grad/flow", "grad/kl/flow", "new/metric")] == [
+        False,
+        False,
+        True,
+        True,
+    ]
     assert len({metric.pattern for metric in CATALOGUE}) == len(CATALOGUE)
 
 

@@ -462,4 +462,3 @@ def test_zeros_in_the_gradient_matrix_are_blank_but_for_their_zero(tmp_path, mon
     assert [text.get_text() for text in axes.texts] == ["3", "0", "0", "0.02"]
     assert axes.images[0].get_array().mask.tolist() == [[False, True], [True, False]]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["flow", "decoder"]
-    figures.plt.close(drawn[0])

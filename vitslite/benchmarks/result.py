@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from vitslite.benchmarks.timing import Timings
-from vitslite.metrics.statistics import NOT_MEASURED, three_digits
+from vitslite.metrics.statistics import NOT_MEASURED
 
 Row = dict[str, str | int | float | None]  # of a table; None: not measured
 
@@ -88,7 +88,7 @@ def as_text(about: dict[str, Any], sections: list[Section], markdown: bool) -> s
 def table(rows: list[Row], style: str) -> str:
     """Names stand to the left, numbers to the right."""
     sides = ["left" if isinstance(value, str) else "right" for value in rows[0].values()]
-    cells = [[three_digits(value) if isinstance(value, float) else value for value in row.values()] for row in rows]
+    cells = [[significant(value) if isinstance(value, float) else value for value in row.values()] for row in rows]
     return tabulate(cells, list(rows[0]), style, disable_numparse=True, missingval=NOT_MEASURED, colalign=sides)
 
 

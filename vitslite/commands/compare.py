@@ -11,8 +11,6 @@ damaged ones are named and left out.
 """
 
 import argparse
-import hashlib
-import re
 import shlex
 import sys
 from pathlib import Path
@@ -20,7 +18,7 @@ from pathlib import Path
 from vitslite.commands import console
 from vitslite.experiments import page, sources, tables, variants, wandb_runs
 from vitslite.experiments.variants import Comparison
-from vitslite.files import write_text
+from vitslite.files import slug, with_hash, write_text
 
 FOLDER = Path("runs/comparisons")
 
@@ -65,10 +63,8 @@ def save_view(compared: Comparison, given: list[str], output: Path) -> str:
 
 def name_of(sources: list[str]) -> str:
     """A name for the output: of a few sources theirs; of many the first and a hash of all."""
-    slug = re.sub(r"[^A-Za-z0-9._=,-]+", "_", "-".join(map(source_name, sources))) or "all"
-    if len(slug) > 100:
-        slug = f"{slug[:90]}-{hashlib.sha1(' '.join(sources).encode()).hexdigest()[:8]}"
-    return slug
+    name = slug("-".join(map(source_name, sources))) or "all"
+    return name if len(name) <= 100 else with_hash(name, 90, " ".join(sources))
 
 
 def source_name(source: str) -> str:

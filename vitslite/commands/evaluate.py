@@ -193,10 +193,11 @@ def _leave_example(x: Scored, output: Path, scorer: Scorer) -> None:
     for kind, wav in x.wavs.items():
         audio.write_wav(output / f"{name}_{kind}.wav", wav, rate)
         heard = f": {x.heard[kind]}" if kind in x.heard else ""
-        mels[f"{kind}, {len(wav) / rate:.2f} s{heard}"] = torch.from_numpy(scorer.log_mel(wav))
+        mels[f"{kind}, {len(wav) / rate:.2f} s{heard}"] = scorer.log_mel(wav)
     figures.spectrograms(output / f"{name}_spectrograms.png", mels, x.text)
     if x.alignment is not None:
-        figures.alignment(output / f"{name}_alignment.png", title=x.text, **x.alignment._asdict())
+        arrays = {part: getattr(x.alignment, part).numpy() for part in ("log_lik", "durations")}
+        figures.alignment(output / f"{name}_alignment.png", title=x.text, **x.alignment._asdict() | arrays)
 
 
 def parser() -> argparse.ArgumentParser:

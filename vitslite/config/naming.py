@@ -1,8 +1,6 @@
 """Run names and job lists: the overrides of a command, the jobs of a sweep, what each run is called."""
 
-import hashlib
 import itertools
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +10,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 
 from vitslite.config.identity import is_free
+from vitslite.files import slug, with_hash
 
 _SHOWING = {"-c", "--cfg", "-i", "--info", "-h", "--help", "--hydra-help", "--version", "-sc", "--shell-completion"}
 
@@ -45,10 +44,8 @@ def run_name(overrides: list[str]) -> str:
     parts = [p for p in parts if not is_free(p.split("=")[0]) and not p.startswith("hydra")]
     experiment = next((p.removeprefix("experiment=") for p in parts if p.startswith("experiment=")), "demo")
     others = sorted(p for p in parts if not p.startswith("experiment="))
-    slug = re.sub(r"[^A-Za-z0-9._=,-]+", "_", "-".join([experiment, *others]))
-    if len(slug) > 100:
-        slug = f"{slug[:90]}-{hashlib.sha1(slug.encode()).hexdigest()[:8]}"
-    return slug
+    name = slug("-".join([experiment, *others]))
+    return name if len(name) <= 100 else with_hash(name, 90, name)
 
 
 def group_name(overrides: list[str]) -> str:

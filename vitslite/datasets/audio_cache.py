@@ -25,7 +25,7 @@ from tqdm import tqdm
 from vitslite import distributed
 from vitslite.datasets.collate import ClipReader
 from vitslite.datasets.corpus import Utterance
-from vitslite.files import in_turn
+from vitslite.files import in_turn, replacing
 
 _VERSION = 1  # of the recipe: raise it when the same clips and settings give other samples
 _QUIET_SECONDS = 2  # a bar appears only where it takes longer
@@ -103,20 +103,14 @@ def _make(path: Path, utterances: list[Utterance], read: ClipReader, n_samples: 
     if n_bytes >= free:
         raise ValueError(_not_written(path, f"it needs {n_bytes / 1e6:.0f} MB, {free / 1e6:.0f} MB are free there"))
     print(f"decoding {len(utterances)} clips once, into {path} ({n_bytes / 1e6:.0f} MB)", file=sys.stderr, flush=True)
-    unfinished = path.with_name(f"{path.name}.tmp.{os.getpid()}")
     header = {"descr": "<i2", "fortran_order": False, "shape": (n_samples,)}
-    with _exit_on_sigterm():
-        try:
-            # Written, not mapped: where the disk is full, a write is an error and a mapping the end of the process.
-            with open(unfinished, "wb") as file:
-                np.lib.format.write_array_header_1_0(file, header)
-                for u in tqdm(utterances, desc="decoding", unit="clips", delay=_QUIET_SECONDS, disable=None):
-                    file.write(read(u).tobytes())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+    # Written, not mapped: where the disk is full, a write is an error and a mapping the end of the process.
+    with _exit_on_sigterm(), replacing(path) as unfinished, open(unfinished, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for u in tqdm(utterances, desc="decoding", unit="clips", delay=_QUIET_SECONDS, disable=None):
+            file.write(read(u).tobytes())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _not_written(path: Path, reason: str) -> str:

@@ -6,13 +6,13 @@ starts in a moment.
 
 import hashlib
 import json
-import os
 import sys
 import wave
 from pathlib import Path
 
 import numpy as np
 
+from vitslite.files import replacing, write_text
 from vitslite.text import espeak
 
 PAD_SECONDS = 0.08  # of noise at both ends, where the voice itself has almost no silence
@@ -27,19 +27,15 @@ def speak_chunk(items: list[list[str]], voice: str, seed: int, wavs: Path, align
     for i, (name, text) in enumerate(items):
         speech = espeak.speak(text, voice, _ESPEAK_SEED if i == 0 else None)
         samples, n_pad = _padded(speech, f"{seed}/{name}")
-        unfinished = wavs / f"{name}.wav.tmp.{os.getpid()}"
-        with wave.open(str(unfinished), "wb") as file:
+        with replacing(wavs / f"{name}.wav") as unfinished, wave.open(str(unfinished), "wb") as file:
             file.setnchannels(1)
             file.setsampwidth(2)
             file.setframerate(speech.sample_rate)
             file.writeframes(samples.astype("<i2").tobytes())
-        os.replace(unfinished, wavs / f"{name}.wav")
         phones = [[phone, onset + n_pad] for phone, onset in speech.phones]
         record = {"id": name, "sample_rate": speech.sample_rate, "n_samples": len(samples), "phones": phones}
         lines.append(json.dumps(record, ensure_ascii=False) + "\n")
-    unfinished = alignments.with_name(f"{alignments.name}.tmp.{os.getpid()}")
-    unfinished.write_text("".join(lines), encoding="utf-8")
-    os.replace(unfinished, alignments)
+    write_text(alignments, "".join(lines))
 
 
 def _padded(speech: espeak.Speech, noise_key: str) -> tuple[np.ndarray, int]:

@@ -1,4 +1,4 @@
-"""The atlas: what each experiment of the laboratory asks, which runs answer it, and what they measured, as markdown.
+"""Atlas of the laboratory: what each experiment asks, which runs answer it, and what they measured, as markdown.
 
 An experiment is a file configs/experiment/NAME.yaml whose head comment has a `Question:`. Nothing is trained here:
 runs are read from their directories (config.yaml, metrics.jsonl). scripts/make_atlas.py is the command.
@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitslite.config import naming
+from vitslite.experiments import sources
+from vitslite.experiments.sources import RunLog
+from vitslite.experiments.tables import Cell, as_markdown
+from vitslite.experiments.variants import Variant
 from vitslite.files import write_text
 from vitslite.metrics.statistics import cell
-from vitslite.monitoring import figures
-from vitslite.runs import Row, is_done, last_values, planned_steps, read_rows
+from vitslite.runs import is_done, planned_steps
 
 FIELDS = ("Question", "Command", "Cost", "Expected", "Measured", "Columns", "Curves")
 TITLE = "# The atlas: questions, experiments, measurements\n"
-
-Points = list[tuple[int, float]]  # step, value
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,6 @@ class Run:
     @property
     def seed(self) -> str:
         return next((o.removeprefix("seed=") for o in self.overrides if o.startswith("seed=")), "0")
-
-
-Logs = dict[Run, list[Row]]
 
 
 def find(folder: Path) -> list[Experiment]:
@@ -126,44 +124,36 @@ def runs_of(experiment: Experiment) -> list[Run]:
     return list(runs.values())
 
 
-def read_logs(experiment: Experiment, runs_dir: Path) -> Logs:
-    """The rows of each run of the experiment, below `runs_dir`."""
-    return {run: read_rows(runs_dir / run.name) for run in runs_of(experiment)}
+def variants_of(experiment: Experiment, runs_dir: Path) -> list[Variant]:
+    """The runs of the experiment below `runs_dir`, grouped by what was typed; of those that have not begun, no rows."""
+    found: dict[str, dict[str, RunLog]] = {}
+    for run in runs_of(experiment):
+        found.setdefault(run.variant, {})[run.seed] = sources.read_run(runs_dir / run.name)
+    return [Variant(label, {}, seeds) for label, seeds in found.items()]
 
 
-def table(columns: tuple[str, ...], logs: Logs) -> str:
+def measurements(columns: tuple[str, ...], variants: list[Variant]) -> str:
     """A row per variant, a column per key: the last value that each seed has logged."""
-    header = ["variant", *(f"`{key}`" for key in columns)]
-    lines = [_line(header), _line(["---"] * len(header))]
-    for variant, seeds in _by_variant(logs).items():
-        found = ([row[key] for row in map(last_values, seeds) if key in row] for key in columns)
-        lines.append(_line([f"`{variant}`", *map(cell, found)]))
-    return "\n".join(lines)
+    header = [Cell("variant"), *(Cell(key, is_code=True) for key in columns)]
+    rows = [
+        [Cell(v.label, is_code=True), *(Cell(cell(list(v.values(key).values()))) for key in columns)] for v in variants
+    ]
+    return as_markdown(header, rows)
 
 
-def draw(path: Path, keys: tuple[str, ...], logs: Logs) -> Path | None:
-    """The picture of the `Curves:`. None, and no file, where nothing of them has been logged."""
-    panels: dict[str, dict[str, list[Points]]] = {key: {} for key in keys}
-    for key, panel in panels.items():
-        for variant, seeds in _by_variant(logs).items():
-            points = [[(int(row["step"]), float(row[key])) for row in rows if key in row] for rows in seeds]
-            if any(points):
-                panel[variant] = points
-    return figures.atlas_curves(path, panels) if any(panels.values()) else None
-
-
-def block(experiment: Experiment, runs_dir: Path, picture: str | None, date: datetime.date, machine: str) -> str:
+def block(
+    experiment: Experiment, variants: list[Variant], picture: str | None, date: datetime.date, machine: str
+) -> str:
     """What stands between the markers: commands, table, picture (a link), and where the figures are from."""
-    logs = read_logs(experiment, runs_dir)
-    seeds = list(dict.fromkeys(run.seed for run in logs))
-    largest = max(map(len, _by_variant(logs).values()))
+    seeds = dict.fromkeys(seed for v in variants for seed in v.runs)
+    largest = max(len(v.runs) for v in variants)
     shown = {1: "", 2: " (one / the other)"}.get(largest, " (mean ± half of its 95 % interval)")
     parts = [
         "\n".join(["```sh", *experiment.commands, "```"]),
-        table(experiment.columns, logs),
+        measurements(experiment.columns, variants),
         f"![{', '.join(experiment.curves)}]({picture})" if picture else "",
         f"Seeds {', '.join(seeds)}{shown}; {date.day} {date:%B %Y}; {machine}.",
-        _unfinished(logs, runs_dir),
+        _unfinished(variants),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -188,22 +178,12 @@ def write_section(path: Path, experiment: Experiment, content: str) -> None:
     write_text(path, f"{before}{start}\n{content}\n{end}{after}")
 
 
-def _by_variant(logs: Logs) -> dict[str, list[list[Row]]]:
-    groups: dict[str, list[list[Row]]] = {}
-    for run, rows in logs.items():
-        groups.setdefault(run.variant, []).append(rows)
-    return groups
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(text.replace('|', chr(92) + '|') for text in cells)} |"
-
-
-def _unfinished(logs: Logs, runs_dir: Path) -> str:
+def _unfinished(variants: list[Variant]) -> str:
     """A line about runs whose figures are not those of their last step."""
     found = []
-    for run, rows in logs.items():
-        if not is_done(runs_dir / run.name):
-            reached = f"{rows[-1]['step']} of {planned_steps(runs_dir / run.name)} steps" if rows else "no steps"
-            found.append(f"`{run.variant}` seed {run.seed} ({reached})")
+    for variant in variants:
+        for seed, run in variant.runs.items():
+            if not is_done(run.folder):
+                reached = f"{run.rows[-1]['step']} of {planned_steps(run.folder)} steps" if run.rows else "no steps"
+                found.append(f"`{variant.label}` seed {seed} ({reached})")
     return f"Not trained to the end: {', '.join(found)}." if found else ""

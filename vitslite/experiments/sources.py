@@ -1,4 +1,4 @@
-"""Runs to be laid side by side, from their directories, from a sweep or from W&B: settings, rows, how far they came."""
+"""Sources of a comparison: run directories, sweeps, W&B projects. Each run's settings, rows, and how far it came."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from vitslite import runs
 from vitslite.config import identity
 from vitslite.experiments import wandb_runs
 from vitslite.metrics.catalogue import best_values
-from vitslite.runs import Row, last_values, read_rows
+from vitslite.runs import Points, Row, last_values, read_rows
 
 NAMES = ("seed", "name", "run_dir", "variant", "tracking", "version", "commit")  # these tell runs apart, not variants
 # Free to change within a run, and yet other figures come of it.
@@ -21,8 +21,6 @@ WHAT_TO_TYPE = (
     "give run directories, a folder of runs (runs/), a sweep (runs/sweeps/NAME) or wandb:ENTITY/PROJECT; a run has a "
     "config.yaml in its directory"
 )
-
-Points = list[tuple[int, float]]  # step, value
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,15 +107,16 @@ def read(sources: list[str]) -> Found:
             folders |= dict.fromkeys(folder.resolve() for folder in _folders(Path(source), found))
     for folder in folders:
         try:
-            found.runs.append(_read_run(folder))
+            found.runs.append(read_run(folder))
         except (ValueError, OSError) as error:
             found.remarks.append(f"{folder.name}: left out: {' '.join(str(error).split())}")
-    for run in [run for run in found.runs if not run.rows]:
-        found.runs.remove(run)
-        found.remarks.append(f"{run.name}: left out: nothing logged yet")
+    for run in list(found.runs):
+        if not run.rows or (run.folder and not run.config):
+            found.runs.remove(run)
+            found.remarks.append(f"{run.name}: left out: {'no settings' if run.rows else 'nothing logged yet'}")
     if not found.runs:
-        said = found.remarks + [f"{name} failed: {error}" for name, error in found.failed.items()]
-        raise ValueError("; ".join([f"no runs in {', '.join(sources)}", *said[:3], WHAT_TO_TYPE]))
+        reasons = found.remarks + [f"{name} failed: {error}" for name, error in found.failed.items()]
+        raise ValueError("; ".join([f"no runs in {', '.join(sources)}", *reasons[:3], WHAT_TO_TYPE]))
     return found
 
 
@@ -150,7 +149,6 @@ def _of_sweep(sweep: Path, found: Found) -> list[Path]:
     except (ValueError, KeyError, TypeError) as error:
         folders = {}
         found.remarks.append(f"{sweep / 'sweep.json'}: damaged ({error!r}); only the jobs that have begun are compared")
-    failed = set()
     for path in sorted((sweep / "jobs").glob("*.json")):
         try:
             job = json.loads(path.read_text(encoding="utf-8"))
@@ -159,28 +157,28 @@ def _of_sweep(sweep: Path, found: Found) -> list[Path]:
             found.remarks.append(f"{path}: left out: damaged ({error!r})")
             continue
         if job.get("state") == "failed":
-            failed.add(job["name"])
             found.failed[job["name"]] = job.get("error") or "no reason noted"
-    places = {name: _place(sweep, Path(folder)) for name, folder in folders.items()}
-    found.remarks += [
-        f"{name}: left out: {folders[name]} has no config.yaml"
-        for name, place in places.items()
-        if place is None and name not in failed
-    ]
-    return [place for place in places.values() if place is not None]
+    located = []
+    for name, folder in folders.items():
+        place = _locate(sweep, Path(folder))
+        if place is not None:
+            located.append(place)
+        elif name not in found.failed:
+            found.remarks.append(f"{name}: left out: {folder} has no config.yaml")
+    return located
 
 
-def _place(sweep: Path, folder: Path) -> Path | None:
+def _locate(sweep: Path, folder: Path) -> Path | None:
     """A run directory, relative to where one is or to where the sweep was started (above runs/sweeps/NAME)."""
     candidates = [folder, sweep.resolve().parents[2] / folder]
     return next((place for place in candidates if (place / "config.yaml").is_file()), None)
 
 
-def _read_run(folder: Path) -> RunLog:
-    stored, rows = runs.stored_config(folder) or {}, read_rows(folder)
-    log = folder / "metrics.jsonl"
+def read_run(folder: Path) -> RunLog:
+    """Without settings or rows where there are none. ValueError for damaged ones."""
+    log = folder / runs.METRICS
     modified = log.stat().st_mtime if log.exists() else 0.0
-    return RunLog(folder.name, _flat(stored), rows, modified, folder=folder)
+    return RunLog(folder.name, _flat(runs.stored_config(folder) or {}), read_rows(folder), modified, folder=folder)
 
 
 def _of_wandb(run: wandb_runs.RemoteRun) -> RunLog:

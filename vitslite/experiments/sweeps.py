@@ -1,12 +1,12 @@
-"""A sweep: what `vitslite train -m ...` was asked for, what became of each job, and the table at its end.
+"""Sweep: the jobs that `vitslite train -m ...` asks for, what became of each, and the table at the end.
 
 A sweep is a folder whose name comes from the command, so that the same command finds it again: sweep.json says what was
 asked for, jobs/RUN.json what became of a job. Every job writes its own file, in whatever process or on whatever machine
 it runs; the runs themselves lie in their own directories, as if each had been started alone.
 """
 
+import collections
 import contextlib
-import hashlib
 import json
 import re
 import time
@@ -14,14 +14,16 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tabulate import tabulate
+
 from vitslite import distributed
 from vitslite.config import naming
-from vitslite.files import sole_use, write_text
-from vitslite.metrics.statistics import NOT_MEASURED, three_digits
+from vitslite.files import slug, sole_use, with_hash, write_text
+from vitslite.metrics import catalogue
+from vitslite.metrics.statistics import cell
 from vitslite.runs import Row, is_done, last_values, read_rows
 
 FOLDER = Path("runs/sweeps")
-COLUMNS = ("val/loss/mel", "val/loss/kl", "val/kl/half_analytic", "val/mas/error_ms", "val/wer/spoken")
 MAX_ROWS = 200  # of the table at the end
 
 
@@ -62,7 +64,7 @@ class Sweep:
         self._write(job)
         try:
             yield job
-        except BaseException as error:  # noted, and passed on: whatever ends a job, the sweep shall know
+        except BaseException as error:  # noted, and passed on: whatever ends a job, the sweep must know
             interrupted = isinstance(error, KeyboardInterrupt)
             job.state = "stopped" if interrupted else "failed"
             kind = "" if isinstance(error, ValueError | OSError | ArithmeticError) else f"{type(error).__name__}: "
@@ -143,32 +145,32 @@ def name_of(overrides: list[str]) -> str:
     typed = sorted(o for o in overrides if not re.match(r"hydra[/.](launcher|sweep)[=./]", o.lstrip("+")))
     experiment = next((o.removeprefix("experiment=") for o in typed if o.startswith("experiment=")), "demo")
     swept = [o.split("=")[0] for o in typed if re.search(r"[,(]", o)]
-    words = [re.sub(r"[^A-Za-z0-9._]+", "_", word) for word in (experiment, *swept)]
-    return f"{'-'.join(words)[:60]}-{hashlib.sha1(' '.join(typed).encode()).hexdigest()[:8]}"
+    words = [slug(word, marks="._") for word in (experiment, *swept)]
+    return with_hash("-".join(words), 60, " ".join(typed))
 
 
 def table(sweep: Sweep) -> str:
     """What became of the jobs, a line each, and the last validation of each; then what the failed ones said."""
     jobs = sweep.jobs()
-    counts = {state: sum(job.state == state for job in jobs) for state in dict.fromkeys(job.state for job in jobs)}
+    counts = collections.Counter(job.state for job in jobs)
     values = {job.name: _last_values(job) for job in jobs}
-    columns = [key for key in COLUMNS if any(key in row for row in values.values())]
+    logged = (key for row in values.values() for key in row if key.startswith("val/"))
+    columns = catalogue.chosen("headline", logged)
     lines = [["", "", *(key.removeprefix("val/") for key in columns)]]
     for job in jobs[:MAX_ROWS]:
         row = values[job.name]
-        lines.append([_label(job, jobs), job.state, *(_shown(row.get(key)) for key in columns)])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+        lines.append([_label(job, jobs), job.state, *(cell([row[key]] if key in row else []) for key in columns)])
+    text = tabulate(lines, tablefmt="plain", disable_numparse=True)
     head = f"sweep {sweep.name}: {', '.join(f'{n} {state}' for state, n in counts.items())}"
     failed = [f"{job.state}: {job.name}: {job.error}" for job in jobs if job.error]
     left_out = [f"... and {len(jobs) - MAX_ROWS} more"] if len(jobs) > MAX_ROWS else []
-    return "\n".join([head, *text, *left_out, *failed])
+    return "\n".join([head, text, *left_out, *failed])
 
 
 def _last_values(job: Job) -> Row:
     try:
         return last_values(read_rows(Path(job.run_dir)))
-    except ValueError as error:  # a damaged log shall not take the table with it
+    except ValueError as error:  # a damaged log must not take the table with it
         job.error = str(error)
         return {}
 
@@ -178,7 +180,3 @@ def _label(job: Job, jobs: list[Job]) -> str:
     begun = [set(other.overrides) for other in jobs if other.overrides]
     common = set.intersection(*begun) if len(begun) > 1 else set()
     return " ".join(o for o in job.overrides if o not in common) or job.name
-
-
-def _shown(value: int | float | None) -> str:
-    return NOT_MEASURED if value is None else three_digits(value)

@@ -1,28 +1,23 @@
-"""What a comparison says: tables and sentences, as markdown, and a picture. page.py makes a page of them."""
+"""Tables of a comparison, and its picture: settings, metrics, paired differences, runs. As markdown, or for page.py."""
 
 import datetime
 import math
 import os
 import statistics
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
+from tabulate import tabulate
+
 from vitslite.experiments.sources import RunLog
-from vitslite.experiments.variants import MISSING as MISSING_SETTING
-from vitslite.experiments.variants import Comparison, Variant, curves, differences, typed
-from vitslite.metrics.statistics import difference_in_words, half_interval, plus_minus, three_digits
+from vitslite.experiments.variants import MISSING, Comparison, Variant, curve, differences, logged_keys, typed
+from vitslite.metrics import catalogue
+from vitslite.metrics.statistics import difference_in_words, half_interval, plus_minus, significant
 from vitslite.monitoring import figures
 
 NOTHING = "–"
-PICTURE = (  # of curves.png
-    "loss/kl",
-    "loss/mel",
-    "kl/half_analytic",
-    "val/loss/kl",
-    "val/loss/mel",
-    "val/mas/error_ms",
-)
 INTERVALS = (
     "Mean over the seeds ± half of the 95 % interval of the mean (Student's t, n - 1 degrees of freedom); of one seed "
     "the value alone."
@@ -44,9 +39,17 @@ class Cell(NamedTuple):
     text: str
     value: float | str | None = None
     note: str = ""
+    hint: str = ""  # of a key: what it is, and its unit
     link: str = ""
     is_code: bool = False
     variant: int | None = None  # of a column that is a variant's
+
+    @property
+    def sort_key(self) -> str | None:
+        """The value as text; None where there is none, or none that is finite."""
+        if isinstance(self.value, int | float):
+            return f"{self.value:.10g}" if math.isfinite(self.value) else None
+        return self.value
 
 
 class Table(NamedTuple):
@@ -59,15 +62,13 @@ class Table(NamedTuple):
     variants: list[int | None]
 
 
-# --------------------------------------------------------------------------------------------------------- tables
-
-
 def tables(c: Comparison, output: Path) -> dict[str, Table]:
     """All tables by the part of the report they stand in; those without a row are left out."""
+    with_best = [key for key in c.metrics if any(v.values(key, best=True) for v in c.variants)]
     found = {
         "settings": _settings(c),
         "final": _figures(c, "Final metrics", INTERVALS, c.metrics, best=False),
-        "best": _figures(c, "Best metrics", f"{CHOSEN} {INTERVALS}", _with_best(c), best=True),
+        "best": _figures(c, "Best metrics", f"{CHOSEN} {INTERVALS}", with_best, best=True),
         "differences": _differences(c),
         "runs": _runs(c, output),
         "failed": _failed(c),
@@ -79,27 +80,23 @@ def _settings(c: Comparison) -> Table:
     header = [Cell("setting"), *(Cell(v.label, is_code=True, variant=i) for i, v in enumerate(c.variants))]
     rows = []
     for key in c.differing:
-        values = (typed(v.settings.get(key, MISSING_SETTING)) for v in c.variants)
+        values = (typed(v.settings.get(key, MISSING)) for v in c.variants)
         rows.append([Cell(key, key, is_code=True), *(Cell(value, value, variant=i) for i, value in enumerate(values))])
     return Table("What differs", "Settings that not all variants share.", header, rows, [None] * len(rows))
 
 
 def _figures(c: Comparison, title: str, about: str, keys: list[str], best: bool) -> Table:
     """A row per variant: each metric, and in the table of the final ones what the training took."""
-    speeds = [] if best else list(dict.fromkeys(name for run in c.runs for name in run.speed()))
+    speeds = [] if best else _speeds(c)
     rows = []
     for v in c.variants:
         values = [list(v.values(key, best).values()) for key in keys]
-        for name in speeds:
-            found = (run.speed().get(name) for run in v.runs.values())
-            values.append([value for value in found if value is not None])
-        rows.append([_label(v), _seeds(v), *(_mean(found, len(v.runs)) for found in values)])
-    header = [Cell("variant"), Cell("seeds"), *(Cell(key, is_code=True) for key in keys), *map(Cell, speeds)]
+        values += [[run.speed()[name] for run in v.runs.values() if name in run.speed()] for name in speeds]
+        n = len(v.runs)
+        seeds = Cell(str(n) if n > 1 else "1 seed: no interval", n)
+        rows.append([_label(v), seeds, *(_mean(found, n) for found in values)])
+    header = [Cell("variant"), Cell("seeds"), *map(_key, keys), *map(Cell, speeds)]
     return Table(title, about, header, rows if keys else [], list(range(len(rows))))
-
-
-def _with_best(c: Comparison) -> list[str]:
-    return [key for key in c.metrics if any(v.values(key, best=True) for v in c.variants)]
 
 
 def _differences(c: Comparison) -> Table:
@@ -107,9 +104,8 @@ def _differences(c: Comparison) -> Table:
     for i, v in enumerate(c.variants):
         for key in c.metrics if v is not c.baseline else ():
             found = differences(v, c.baseline, key)
-            words = difference_in_words(found)
-            mean = statistics.mean(found) if found else None
-            rows.append([_label(v), Cell(key, key, is_code=True), Cell(str(len(found)), len(found)), Cell(words, mean)])
+            words = Cell(difference_in_words(found), statistics.mean(found) if found else None)
+            rows.append([_label(v), _key(key), Cell(str(len(found)), len(found)), words])
             variants.append(i)
     note = f" ({c.baseline.note})" if c.baseline.note else ""
     about = f"Baseline: {c.baseline.label}{note}. {PAIRS}"
@@ -118,23 +114,20 @@ def _differences(c: Comparison) -> Table:
 
 
 def _runs(c: Comparison, output: Path) -> Table:
-    speeds = list(dict.fromkeys(name for run in c.runs for name in run.speed()))
+    speeds = _speeds(c)
     rows, variants = [], []
     for i, v in enumerate(c.variants):
         for run in (*v.runs.values(), *v.left_out):
             step, speed = int(run.rows[-1]["step"]), run.speed()
             state = f"unfinished ({run.unfinished})" if run.unfinished else "finished"
-            numbers = (speed.get(name) for name in speeds)
-            rows.append(
-                [
-                    Cell(run.name, run.name, link=_link(run, output)),
-                    Cell(v.label, v.label, is_code=True),
-                    Cell(run.seed, run.seed),
-                    Cell(state, state),
-                    Cell(str(step), step),
-                    *(Cell(NOTHING) if x is None else Cell(three_digits(x), x) for x in numbers),
-                ]
-            )
+            cells = [
+                Cell(run.name, run.name, link=_link(run, output)),
+                Cell(v.label, v.label, is_code=True),
+                Cell(run.seed, run.seed),
+                Cell(state, state),
+                Cell(str(step), step),
+            ]
+            rows.append(cells + [_mean([speed[name]] if name in speed else [], 1) for name in speeds])
             variants.append(i)
     header = [Cell(name) for name in ("run", "variant", "seed", "state", "steps", *speeds)]
     about = "Training time: from the speed of the logged steps, summed over the intervals; without validation."
@@ -147,13 +140,16 @@ def _failed(c: Comparison) -> Table:
     return Table("Failed", "Jobs of the sweep that ended with an error.", header, rows, [None] * len(rows))
 
 
+def _speeds(c: Comparison) -> list[str]:
+    return list(dict.fromkeys(name for run in c.runs for name in run.speed()))
+
+
+def _key(key: str) -> Cell:
+    return Cell(key, key, hint=catalogue.axis_label(key), is_code=True)
+
+
 def _label(v: Variant) -> Cell:
     return Cell(v.label, v.label, note=v.note, is_code=True)
-
-
-def _seeds(v: Variant) -> Cell:
-    n = len(v.runs)
-    return Cell(str(n) if n > 1 else "1 seed: no interval", n)
 
 
 def _mean(values: list[float], n_seeds: int) -> Cell:
@@ -161,9 +157,8 @@ def _mean(values: list[float], n_seeds: int) -> Cell:
     if not values:
         return Cell(NOTHING)
     mean = statistics.mean(values)
-    text = (
-        three_digits(mean) if len(values) == 1 or not math.isfinite(mean) else plus_minus(mean, half_interval(values))
-    )
+    is_alone = len(values) == 1 or not math.isfinite(mean)
+    text = significant(mean) if is_alone else plus_minus(mean, half_interval(values))
     return Cell(text, mean, note=f"n = {len(values)}" if len(values) < n_seeds else "")
 
 
@@ -174,19 +169,13 @@ def _link(run: RunLog, output: Path) -> str:
     return quote(Path(os.path.relpath(run.folder, output.resolve())).as_posix()) + "/"
 
 
-# -------------------------------------------------------------------------------------------------------- markdown
-
-
 def markdown(c: Comparison, output: Path, picture: str | None) -> str:
-    """comparison.md: the tables and the picture."""
-    found = tables(c, output)
+    """comparison.md: the tables, and the picture before those of the single runs."""
     parts = [f"# {c.title}", " ".join(summary(c)), f"    {c.command}", "\n".join(f"- {line}" for line in c.remarks)]
-    for name, table in found.items():
-        parts += [f"## {table.title}", table.about, _as_markdown(table)]
-        if name == "differences" and picture:
+    for name, table in tables(c, output).items():
+        if name == "runs" and picture:
             parts += ["## Curves", f"![curves]({picture})"]
-    if picture and "differences" not in found:
-        parts += ["## Curves", f"![curves]({picture})"]
+        parts += [f"## {table.title}", table.about, as_markdown(table.header, table.rows)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -194,17 +183,14 @@ def summary(c: Comparison) -> list[str]:
     """What is compared, in sentences."""
     seeds = sorted({run.seed for run in c.runs}, key=lambda seed: (len(seed), seed))
     newest = datetime.datetime.fromtimestamp(max(run.modified for run in c.runs), datetime.UTC)
-    counts = (_count(len(c.runs), "run"), _count(len(c.variants), "variant"), _count(len(seeds), "seed"))
-    return [f"{', '.join(counts)} ({', '.join(seeds)}).", f"Newest row: {newest:%Y-%m-%d %H:%M} UTC."]
+    numbers = {"run": len(c.runs), "variant": len(c.variants), "seed": len(seeds)}
+    counts = ", ".join(f"{n} {name}{'' if n == 1 else 's'}" for name, n in numbers.items())
+    return [f"{counts} ({', '.join(seeds)}).", f"Newest row: {newest:%Y-%m-%d %H:%M} UTC."]
 
 
-def _count(n: int, name: str) -> str:
-    return f"{n} {name}{'' if n == 1 else 's'}"
-
-
-def _as_markdown(table: Table) -> str:
-    lines = [table.header, [Cell("---")] * len(table.header), *table.rows]
-    return "\n".join(f"| {' | '.join(map(_markdown_cell, cells))} |" for cells in lines)
+def as_markdown(header: list[Cell], rows: list[list[Cell]]) -> str:
+    head, *body = [list(map(_markdown_cell, cells)) for cells in (header, *rows)]
+    return tabulate(body, head, tablefmt="github", stralign=None, disable_numparse=True)
 
 
 def _markdown_cell(cell: Cell) -> str:
@@ -214,10 +200,14 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def draw(path: Path, c: Comparison) -> Path | None:
-    """curves.png: of PICTURE what was logged, or else of the first keys that were. None, and no file, without any."""
-    found = curves(c.variants, everything=False)
-    lines = {key: found.get(key.removeprefix("val/"), ({}, {}))[key.startswith("val/")] for key in PICTURE}
-    lines = {key: panel for key, panel in lines.items() if panel}
-    lines = lines or {name: training or validation for name, (training, validation) in list(found.items())[:6]}
-    panels = {key: {c.variants[i].label: seeds for i, seeds in panel.items()} for key, panel in lines.items()}
-    return figures.atlas_curves(path, panels) if panels else None
+    """curves.png: the catalogue's picture, or else the first keys. None, and no file, where nothing was logged."""
+    logged = logged_keys(c.variants)
+    training, validation = ([key for key in logged if key.startswith("val/") == part] for part in (False, True))
+    keys = catalogue.chosen("picture", training) + catalogue.chosen("val/picture", validation)
+    return draw_curves(path, c.variants, keys or catalogue.in_order(logged)[:6])
+
+
+def draw_curves(path: Path, variants: list[Variant], keys: Iterable[str]) -> Path | None:
+    """A panel per key. None, and no file, where nothing of them was logged."""
+    panels = {key: {variants[i].label: seeds for i, seeds in curve(variants, key).items()} for key in keys}
+    return figures.variant_curves(path, panels) if any(panels.values()) else None

@@ -11,17 +11,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from vitslite.experiments.sources import Found, Points, RunLog
+from vitslite.experiments.sources import Found, RunLog
+from vitslite.metrics import catalogue
+from vitslite.runs import Points
 
-METRICS = (  # of the tables, where they were logged
-    "val/loss/*",
-    "val/kl/half_analytic",
-    "val/kl/bits_per_second",
-    "val/latent/active_units",
-    "val/mas/error_ms",
-    "val/wer/*",
-)
-CURVES = ("loss", "kl", "mas", "latent", "grad", "wer", "cer")  # first parts of the keys that are drawn
 MAX_POINTS = 300  # of a curve; of more, every n-th is drawn
 MISSING = object()  # the value of a setting that a run does not have
 COMMON = "the common settings"
@@ -141,10 +134,15 @@ def find_baseline(variants: list[Variant], words: str | None) -> Variant:
 
 
 def choose_metrics(variants: list[Variant], wanted: list[str] | None) -> list[str]:
-    """Keys of the tables, in the order wanted; val/loss/* stands for all such. ValueError for one never logged."""
-    logged = sorted({key for v in variants for run in v.runs.values() for key in run.last} - {"step"})
-    chosen = [(pattern, fnmatch.filter(logged, pattern)) for pattern in wanted or METRICS]
-    for pattern, keys in chosen if wanted else ():
+    """Keys of the tables, in the order wanted; val/loss/* stands for all such. ValueError for one never logged.
+
+    Without a wish those of the catalogue's tables, on validation data.
+    """
+    logged = sorted(logged_keys(variants))
+    if not wanted:
+        return catalogue.chosen("table", (key for key in logged if key.startswith("val/")))
+    chosen = [(pattern, fnmatch.filter(logged, pattern)) for pattern in wanted]
+    for pattern, keys in chosen:
         if not keys:
             near = difflib.get_close_matches(pattern, logged, n=1, cutoff=0.0)
             raise ValueError(f"--metrics {pattern}: never logged{f', did you mean {near[0]}?' if near else ''}")
@@ -162,18 +160,20 @@ def curves(
 ) -> dict[str, tuple[dict[int, list[Points]], dict[int, list[Points]]]]:
     """Key without "val/" -> (training, validation): by number of the variant, the points of its seeds.
 
-    Of grad/* only the norms by module, not the matrix; `everything` draws whatever was logged. In the order of CURVES,
-    then what was logged most often first.
+    In the order of the catalogue; `everything` draws also what is extra there.
     """
-    logged = collections.Counter(key for v in variants for run in v.runs.values() for row in run.rows for key in row)
-    names = dict.fromkeys(key.removeprefix("val/") for key, _ in logged.most_common() if key != "step")
-    parts = {name: name.split("/")[0] for name in names}
-    usual = [name for name, part in parts.items() if part in CURVES and not fnmatch.fnmatch(name, "grad/*/*")]
-    shown = sorted(names if everything else usual, key=lambda name: (*CURVES, parts[name]).index(parts[name]))
-    return {name: (_of_variants(variants, name), _of_variants(variants, f"val/{name}")) for name in shown}
+    names = catalogue.in_order(key.removeprefix("val/") for key in logged_keys(variants))
+    shown = [name for name in names if everything or not catalogue.is_extra(name)]
+    return {name: (curve(variants, name), curve(variants, f"val/{name}")) for name in shown}
 
 
-def _of_variants(variants: list[Variant], key: str) -> dict[int, list[Points]]:
+def logged_keys(variants: list[Variant]) -> list[str]:
+    """What the runs whose figures count have logged, in that order."""
+    return list(dict.fromkeys(key for v in variants for run in v.runs.values() for key in run.last if key != "step"))
+
+
+def curve(variants: list[Variant], key: str) -> dict[int, list[Points]]:
+    """By number of the variant, the points of its seeds; variants that have none are left out."""
     found = {i: [run.points(key) for run in variant.runs.values()] for i, variant in enumerate(variants)}
     return {i: [_thinned(points) for points in seeds if points] for i, seeds in found.items() if any(seeds)}
 

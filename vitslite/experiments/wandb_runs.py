@@ -1,6 +1,6 @@
-"""Reading runs back from Weights & Biases, and a view of them there. Needs a key and a network; never asks for either.
+"""Runs of a Weights & Biases project, read back, and a view of them there. Needs a key and a network, asks for neither.
 
-Beside tracking.py, which writes, the other owner of wandb.
+Beside tracking.py, which writes, the other owner of wandb; imported only where it is needed, since it takes seconds.
 """
 
 import datetime
@@ -11,18 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import wandb
-from wandb.errors import Error as WandbError
-
 from vitslite.files import write_text
+from vitslite.metrics import catalogue
+from vitslite.runs import Row
 
 TIMEOUT = 30  # seconds to wait for the server
 VIEW = "vitslite: comparison"
-SECTIONS = ("loss", "kl", "mas", "latent", "grad", "wer", "cer", "time")  # first part of a key, without "val/"
 ADVICE = "`wandb login`, or give run directories"
 SYNC = "it needs `wandb login` and the runs in W&B: `wandb sync runs/*/wandb/offline-run-*`"
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}  # as W&B writes them
-_ERRORS = (WandbError, OSError, ValueError)  # requests raises OSErrors; ValueError: no such project
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ class RemoteRun:
     name: str
     url: str
     config: dict[str, Any]
-    rows: list[dict[str, int | float]]
+    rows: list[Row]
     state: str  # finished, running, crashed, ...
     modified: float  # seconds since 1970
 
@@ -41,7 +38,7 @@ def fetch_runs(path: str) -> list[RemoteRun]:
     """Every run of ENTITY/PROJECT with its whole history. ValueError, in one line, where W&B cannot be read."""
     try:
         return [_run(found) for found in _api().runs(path, order="+created_at")]
-    except _ERRORS as error:
+    except _errors() as error:
         raise ValueError(f"W&B cannot be read ({_first_line(error)}): {ADVICE}") from error
 
 
@@ -65,20 +62,20 @@ def save_view(project: str, entity: str | None, keys: Collection[str], groups: l
         view.sections = sections(keys, groups)
         view.runset_settings.groupby = [workspaces.Config(key) for key in groups]
         url = view.save().url
-    except _ERRORS as error:
+    except _errors() as error:
         raise ValueError(f"W&B: no view was made ({_first_line(error)}); {SYNC}") from error
     write_text(stored, f"{url}\n")
     return url
 
 
 def sections(keys: Collection[str], groups: list[str]) -> list[Any]:
-    """The sections of the view, loss and kl open: training and validation of a key in one plot, over the step."""
+    """A section per group of the catalogue: training and validation of a key in one plot, over the step."""
     from wandb_workspaces import workspaces
     from wandb_workspaces.reports import v2
 
     names = list(dict.fromkeys(key.removeprefix("val/") for key in keys))
     found = [workspaces.Section("settings", panels=[v2.RunComparer(diff_only="split")], is_open=True)]
-    for part in SECTIONS:
+    for part in catalogue.GROUPS:
         panels = [
             v2.LinePlot(
                 title=name,
@@ -91,15 +88,24 @@ def sections(keys: Collection[str], groups: list[str]) -> list[Any]:
             for name in fnmatch.filter(names, f"{part}/*")
         ]
         if panels:
-            found.append(workspaces.Section(part, panels=panels, is_open=part in ("loss", "kl")))
+            found.append(workspaces.Section(part, panels=panels, is_open=part in catalogue.OPEN_GROUPS))
     return found
 
 
 def _api() -> Any:
-    """Without a key a WandbError at once: nothing is asked, whether or not there is a terminal."""
+    """Without a key an error at once: nothing is asked, whether or not there is a terminal."""
+    import wandb
+
     if not wandb.login(prompt=False, verify=False):
-        raise WandbError("no API key")
+        raise wandb.Error("no API key")
     return wandb.Api(timeout=TIMEOUT)
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What W&B raises; requests raises OSErrors, ValueError: no such project."""
+    import wandb
+
+    return wandb.Error, OSError, ValueError
 
 
 def _run(found: Any) -> RemoteRun:
@@ -110,7 +116,7 @@ def _run(found: Any) -> RemoteRun:
     return RemoteRun(found.name, found.url, dict(found.config), rows, found.state, modified)
 
 
-def _row(row: dict[str, Any]) -> dict[str, int | float]:
+def _row(row: dict[str, Any]) -> Row:
     """What we have logged in a row of the history: its numbers, without W&B's own and without media."""
     values = {key: _NOT_FINITE.get(value, value) if isinstance(value, str) else value for key, value in row.items()}
     return {

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
-Row = dict[str, int | float]  # of metrics.jsonl: the step, and what was logged at it
+from vitslite.runs import Row
 
 
 class Metric(NamedTuple):
@@ -18,7 +18,9 @@ class Metric(NamedTuple):
     title: str  # {0} is what * stands for
     unit: str = ""
     better: Literal["lower", "higher"] | None = None  # None: neither, so there is no best value
-    # Where, in words: line (at the end of a run), headline (table of a sweep), table (comparison), curves (curves.png).
+    # Where, in words: line (at the end of a run), headline (table of a sweep), table (comparison), curves (curves.png
+    # of a run), picture and val/picture (that of a comparison: in training, on validation data), extra (a curve that
+    # is drawn only where all are asked for).
     shown: str = ""
 
     def is_better(self, value: float, than: float) -> bool:
@@ -33,8 +35,8 @@ class Metric(NamedTuple):
 
 # In the order in which they are shown; of two patterns that fit, the first counts.
 CATALOGUE = (
-    Metric("loss/kl", "KL term of the loss", "nats/frame", "lower", "line headline table curves"),
-    Metric("loss/mel", "log-mel L1", "nats", "lower", "line headline table curves"),
+    Metric("loss/kl", "KL term of the loss", "nats/frame", "lower", "line headline table curves picture val/picture"),
+    Metric("loss/mel", "log-mel L1", "nats", "lower", "line headline table curves picture val/picture"),
     Metric("loss/duration", "duration loss", "per token", "lower", "line table curves"),
     Metric("loss/prior_mel", "prior loss of the log-mel", "nats/element", "lower", "line table"),
     Metric("loss/adversarial", "generator's adversarial loss", "", "lower", "line table"),
@@ -42,7 +44,7 @@ CATALOGUE = (
     Metric("loss/discriminator", "discriminator loss"),
     Metric("loss/total", "weighted sum of the losses"),
     Metric("loss/kl_weight", "weight of the KL"),
-    Metric("kl/half_analytic", "KL, half analytic", "nats/frame", None, "headline table"),
+    Metric("kl/half_analytic", "KL, half analytic", "nats/frame", None, "headline table picture"),
     Metric("kl/bits_per_second", "KL, half analytic", "bit/s", None, "table"),
     Metric("kl/per_element", "KL, half analytic", "nats/element"),
     Metric("kl/monte_carlo", "KL, Monte Carlo", "nats/frame"),
@@ -57,7 +59,7 @@ CATALOGUE = (
     Metric("kl/noise_floor", "standard error at q = p", "nats/frame"),
     Metric("kl/negative_*", "share of negative {0}"),
     Metric("kl/variance_*", "sampling variance, {0}", "nats²/element"),
-    Metric("mas/error_ms", "alignment error, mean", "ms", "lower", "line headline table curves"),
+    Metric("mas/error_ms", "alignment error, mean", "ms", "lower", "line headline table curves val/picture"),
     Metric("mas/error_median_ms", "alignment error, median", "ms", "lower", "line"),
     Metric("mas/within_50ms", "onsets within 50 ms", "share", "higher", "line"),
     Metric("mas/log_paths_per_frame", "log number of paths", "nats/frame"),
@@ -79,14 +81,14 @@ CATALOGUE = (
     Metric("latent/flow_move", "relative move by the flow"),
     Metric("latent/inverse_error", "error of the flow's inverse"),
     Metric("grad/norm", "gradient norm", "", None, "curves"),
-    Metric("grad/*/*", "gradient norm, {0}"),
+    Metric("grad/*/*", "gradient norm, {0}", "", None, "extra"),
     Metric("grad/*", "gradient norm, {0}"),
     Metric("wer/spoken", "word error rate, spoken", "share", "lower", "line headline table curves"),
     Metric("wer/*", "word error rate, {0}", "share", "lower", "line table"),
     Metric("cer/*", "character error rate, {0}", "share", "lower"),
-    Metric("time/steps_per_second", "training speed", "steps/s"),
-    Metric("time/audio_seconds_per_second", "training speed", "s of audio/s"),
-    Metric("learning_rate", "learning rate"),
+    Metric("time/steps_per_second", "training speed", "steps/s", None, "extra"),
+    Metric("time/audio_seconds_per_second", "training speed", "s of audio/s", None, "extra"),
+    Metric("learning_rate", "learning rate", "", None, "extra"),
 )
 GROUPS = tuple(dict.fromkeys(metric.pattern.split("/")[0] for metric in CATALOGUE))  # first parts of the keys
 OPEN_GROUPS = ("loss", "kl")  # what one sees at once where groups fold
@@ -117,6 +119,11 @@ def axis_label(key: str) -> str:
 def chosen(shown: str, keys: Iterable[str]) -> list[str]:
     """Those of `keys` that are `shown` in a place, in the order of the catalogue."""
     return in_order(key for key in keys if shown in find(key).shown.split())
+
+
+def is_extra(key: str) -> bool:
+    """Whether the curve of a key is drawn only where all are asked for. So it is of what is not in the catalogue."""
+    return "extra" in find(key).shown.split() or key.removeprefix("val/").split("/")[0] not in GROUPS
 
 
 def in_order(keys: Iterable[str]) -> list[str]:

@@ -1,14 +1,12 @@
-"""Figures over the seeds of one variant: mean, 95 % interval, and how they are written."""
+"""Statistics over seeds: mean, 95 % interval, paired differences, and how they are written."""
 
 import math
 import statistics
 
-from scipy.stats import t as student
-
 NOT_MEASURED = "-"
 
 
-def half_interval(values: list[float]) -> float:
+def half_interval(values: list[int | float]) -> float:
     """Half of the 95 % interval of the mean of n independent normal values: t(0.975, n - 1) s / sqrt(n) (Student 1908).
 
     nan for a single value, which says nothing of the spread, and where a value is not finite.
@@ -16,29 +14,36 @@ def half_interval(values: list[float]) -> float:
     n = len(values)
     if n < 2 or not all(map(math.isfinite, values)):
         return math.nan
-    return float(student.ppf(0.975, n - 1)) * statistics.stdev(values) / math.sqrt(n)
+    return _student(n - 1) * statistics.stdev(values) / math.sqrt(n)
 
 
-def three_digits(value: int | float) -> str:
+def _student(degrees: int) -> float:
+    """Student's t(0.975, degrees of freedom)."""
+    from scipy.special import stdtrit  # here: its import takes as long as all others of this package's readers
+
+    return float(stdtrit(degrees, 0.975))
+
+
+def significant(value: int | float) -> str:
     """Three significant digits: 0.00123, 12.3, 12300; powers of ten only below 0.0001 and from a million on."""
     rounded = float(f"{value:.3g}")
     return f"{rounded:.0f}" if 1000 <= abs(rounded) < 1e6 else f"{rounded:.3g}"
 
 
-def cell(values: list[float]) -> str:
+def cell(values: list[int | float]) -> str:
     """The values of the seeds: one alone, two side by side, of more the mean and half of its 95 % t-interval."""
     n = len(values)
     if n < 3:
-        return " / ".join(map(three_digits, values)) or NOT_MEASURED
+        return " / ".join(map(significant, values)) or NOT_MEASURED
     if not all(map(math.isfinite, values)):
-        return three_digits(sum(values))  # nan or inf: there is no spread
-    return f"{three_digits(statistics.mean(values))} ± {three_digits(half_interval(values))}"
+        return significant(sum(values))  # nan or inf: there is no spread
+    return f"{significant(statistics.mean(values))} ± {significant(half_interval(values))}"
 
 
 def plus_minus(mean: float, half: float, signed: bool = False) -> str:
     """Mean and half of its interval, both to the second significant digit of the latter: 17.845, 1.23 -> 17.8 ± 1.2."""
     if not 1e-5 <= half < 1e6 or not math.isfinite(mean):
-        texts = three_digits(mean), three_digits(half)
+        texts = significant(mean), significant(half)
     else:
         decimals = 1 - math.floor(math.log10(half))
         texts = [f"{round(value, decimals) + 0.0:.{max(0, decimals)}f}" for value in (mean, half)]  # + 0: no -0.0
@@ -51,7 +56,7 @@ def needed_seeds(differences: list[float], most: int = 100) -> int | None:
     It takes the mean and the spread s of these differences for the true ones; of few seeds both are rough.
     """
     mean, spread = abs(statistics.mean(differences)), statistics.stdev(differences)
-    enough = (n for n in range(2, most + 1) if float(student.ppf(0.975, n - 1)) * spread / math.sqrt(n) < mean)
+    enough = (n for n in range(2, most + 1) if _student(n - 1) * spread / math.sqrt(n) < mean)
     return next(enough, None)
 
 
@@ -65,7 +70,7 @@ def difference_in_words(differences: list[float]) -> str:
         return f"not finite in {wrong} of {n} seed{'s' if n > 1 else ''}"
     mean = statistics.mean(differences)
     if n == 1:
-        return f"1 common seed: no interval, {'+' if mean > 0 else ''}{three_digits(mean)}"
+        return f"1 common seed: no interval, {'+' if mean > 0 else ''}{significant(mean)}"
     if not any(differences):
         return f"equal in every seed ({n} seeds)"
     half = half_interval(differences)

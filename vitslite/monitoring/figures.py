@@ -1,5 +1,8 @@
-"""Pictures: the alignment, the spectrograms, the curves. The one owner of matplotlib. Each function writes a PNG, but
-for `panel_svg`, which gives the text of an SVG."""
+"""Pictures of a run and of many: alignment, spectrograms, durations, curves, gradients. The one owner of matplotlib.
+
+Each function writes a PNG, but for `panel_svg`, which gives the text of an SVG. It takes arrays, not tensors, and
+imports the drawing part of matplotlib with the first picture: reading runs needs neither.
+"""
 
 import io
 import re
@@ -7,41 +10,35 @@ import textwrap
 from pathlib import Path
 
 import matplotlib
-
-matplotlib.use("Agg")  # before pyplot: no display is needed or looked for
-
-import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.colors import LogNorm, to_hex
-from matplotlib.ticker import LogLocator
 from PIL import Image
-from torch import Tensor
+
+from vitslite.metrics.catalogue import axis_label, find
+from vitslite.runs import Points, Row
 
 TITLE_WIDTH = 90  # characters; longer sentences are cut
-DASH_PERIOD = 12.0  # line widths, of atlas_curves and panel_svg
+DASH_PERIOD = 12.0  # line widths, of variant_curves and panel_svg
 INK = "#010203"  # of what becomes CSS's currentColor in an SVG: no line has this colour
 
 SVG_METADATA = ("Date", "Creator", "Format", "Type")  # none of it: a date would change with every drawing
 SVG_UNWANTED = r'<defs>\s*<style.*?</defs>|<!--.*?-->|\s(width|height)="[\d.]+pt"'  # it is as wide as its place
 
-Points = list[tuple[int, float]]  # step, value
-
 
 def alignment(
     path: Path,
-    log_lik: Float[Tensor, "L T"],
-    durations: Int[Tensor, " L"],
+    log_lik: Float[np.ndarray, "L T"],
+    durations: Int[np.ndarray, " L"],
     symbols: list[str],
     onsets: list[tuple[int, float]] | None,
     title: str,
     onsets_label: str = "true onsets",
 ) -> Path:
     """The token-frame log-likelihood, the path that the search found, and onsets (token, frame) where known."""
-    scores = log_lik.float().cpu().numpy()
-    scores = scores - scores.max(0, keepdims=True)  # every frame relative to its best token: constant along a path
-    boundaries = np.concatenate([[0], durations.cpu().numpy().cumsum()])
-    figure, axes = plt.subplots(figsize=(10, 5), layout="constrained")
+    scores = log_lik - log_lik.max(0, keepdims=True)  # every frame relative to its best token: constant along a path
+    boundaries = np.concatenate([[0], durations.cumsum()])
+    figure, ((axes,),) = _subplots(1, 1, 10, 5)
     low = max(float(np.percentile(scores, 10)), -400.0)
     image = axes.imshow(scores, origin="lower", aspect="auto", interpolation="nearest", vmin=low, vmax=0, cmap="magma")
     axes.stairs(np.arange(len(durations)), boundaries - 0.5, baseline=None, color="cyan", label="alignment found")
@@ -56,12 +53,12 @@ def alignment(
     return _save(figure, path)
 
 
-def spectrograms(path: Path, mels: dict[str, Float[Tensor, "M T"]], title: str) -> Path:
+def spectrograms(path: Path, mels: dict[str, Float[np.ndarray, "M _"]], title: str) -> Path:
     """Log-mel spectrograms below each other on one colour scale."""
-    figure, rows = plt.subplots(len(mels), 1, figsize=(10, 2.2 * len(mels)), layout="constrained", squeeze=False)
+    figure, rows = _subplots(len(mels), 1, 10, 2.2 * len(mels))
     width = max(mel.shape[1] for mel in mels.values())
     for axes, (name, mel) in zip(rows[:, 0], mels.items(), strict=True):
-        image = axes.imshow(mel.float().cpu().numpy(), origin="lower", aspect="auto", vmin=-10, vmax=2, cmap="viridis")
+        image = axes.imshow(mel, origin="lower", aspect="auto", vmin=-10, vmax=2, cmap="viridis")
         axes.set(xlim=(0, width), ylabel="mel bin")
         axes.set_title(textwrap.shorten(name, TITLE_WIDTH), parse_math=False)
     rows[-1, 0].set_xlabel("spectrogram frame")
@@ -77,7 +74,7 @@ def durations(path: Path, found: Int[np.ndarray, " N"], predicted: Int[np.ndarra
     """
     longest = max(int(np.percentile(np.concatenate([found, predicted]), 99.5)), 2)
     edges = (np.arange(longest + 2) - 0.5) * frame_ms
-    figure, axes = plt.subplots(figsize=(6, 5), layout="constrained")
+    figure, ((axes,),) = _subplots(1, 1, 6, 5)
     *_, image = axes.hist2d(found * frame_ms, predicted * frame_ms, bins=[edges, edges], norm="log", cmap="viridis")
     axes.plot(edges[[0, -1]], edges[[0, -1]], "--", color="grey", linewidth=1)
     axes.set(xlabel="found in the recording, ms", ylabel="spoken, ms", title="durations of tokens")
@@ -85,21 +82,18 @@ def durations(path: Path, found: Int[np.ndarray, " N"], predicted: Int[np.ndarra
     return _save(figure, path)
 
 
-def curves(path: Path, rows: list[dict[str, int | float]], keys: list[str], title: str) -> Path:
+def curves(path: Path, rows: list[Row], keys: list[str], title: str) -> Path:
     """Each of `keys` over the steps: training as a line, validation ("val/" + key) as dots."""
     shown = [k for k in keys if any(k in row or f"val/{k}" in row for row in rows)]
     n_columns = min(3, max(1, len(shown)))
     n_rows = max(1, -(-len(shown) // n_columns))
-    figure, panels = plt.subplots(
-        n_rows, n_columns, figsize=(4.2 * n_columns, 2.8 * n_rows), layout="constrained", squeeze=False
-    )
+    figure, panels = _subplots(n_rows, n_columns, 4.2 * n_columns, 2.8 * n_rows)
     for axes, key in zip(panels.flat, shown, strict=False):
         for name, style, label in ((key, "-", "training"), (f"val/{key}", "o-", "validation")):
             points = [(row["step"], row[name]) for row in rows if name in row]
             if points:
                 axes.plot(*zip(*points, strict=True), style, label=label, linewidth=1, markersize=3)
-        axes.set(title=key, xlabel="step")
-        axes.grid(alpha=0.3)
+        _describe(axes, key)
         axes.legend(fontsize=7)
     for axes in panels.flat[len(shown) :]:
         axes.set_visible(False)
@@ -107,33 +101,32 @@ def curves(path: Path, rows: list[dict[str, int | float]], keys: list[str], titl
     return _save(figure, path)
 
 
-def gradient_matrix(path: Path, values: dict[str, int | float]) -> Path:
+def gradient_matrix(path: Path, values: Row) -> Path:
     """The gradient norm that each loss term (rows) sends to each module (columns), of keys "grad/<term>/<module>".
 
     Other keys are left out, so a whole logged row may be given. What is exactly zero is blank but for its "0".
     """
-    cells = {
-        tuple(key.split("/")[1:]): v for key, v in values.items() if key.startswith("grad/") and key.count("/") == 2
-    }
+    parts = {key: tuple(key.split("/")) for key in values}
+    cells = {parts[key][1:]: v for key, v in values.items() if parts[key][0] == "grad" and len(parts[key]) == 3}
     assert cells, "no gradient norms to show"
     terms, modules = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
     norms = np.array([[cells.get((term, module), 0.0) for module in modules] for term in terms])
     coloured = np.isfinite(norms) & (norms > 0)
     low, high = (norms[coloured].min(), norms[coloured].max()) if coloured.any() else (1.0, 1.0)
-    figure, axes = plt.subplots(figsize=(2.5 + 1.3 * len(modules), 1.5 + 0.5 * len(terms)), layout="constrained")
+    figure, ((axes,),) = _subplots(1, 1, 3.5 + 1.3 * len(modules), 1.5 + 0.5 * len(terms))
     scale = LogNorm(low, max(high, 10 * low))  # a range of its own also where all norms are equal
     image = axes.imshow(np.ma.masked_where(~coloured, norms), aspect="auto", norm=scale, cmap="viridis")
     for (i, j), norm in np.ndenumerate(norms):
         dark = coloured[i, j] and scale(norm) < 0.5
         axes.text(j, i, f"{norm:.2g}", ha="center", va="center", fontsize=8, color="white" if dark else "black")
     axes.set_xticks(range(len(modules)), modules, fontsize=8, rotation=20, ha="right")
-    axes.set_yticks(range(len(terms)), terms, fontsize=8)
+    axes.set_yticks(range(len(terms)), [_title(f"loss/{term}") for term in terms], fontsize=8)
     axes.set(xlabel="module", ylabel="loss term, unweighted", title="what each loss sends to each module")
-    figure.colorbar(image, label="gradient norm")
+    figure.colorbar(image, label=axis_label("grad/norm"))
     return _save(figure, path)
 
 
-def atlas_curves(path: Path, panels: dict[str, dict[str, list[Points]]]) -> Path:
+def variant_curves(path: Path, panels: dict[str, dict[str, list[Points]]]) -> Path:
     """A panel per metric: key -> variant -> for each seed its points (step, value).
 
     A variant has one colour in all panels. Its line is the mean over the seeds, its band reaches from the lowest to
@@ -141,6 +134,8 @@ def atlas_curves(path: Path, panels: dict[str, dict[str, list[Points]]]) -> Path
     equal ones are all seen. What is positive and spans a factor of more than 30 is on a logarithmic axis. 1000 pixels
     wide; 64 colours, a quarter of the size of all of them.
     """
+    from matplotlib.lines import Line2D
+
     variants = list(dict.fromkeys(variant for panel in panels.values() for variant in panel))
     assert variants, "no curves to show"
     colours = dict(zip(variants, palette(len(variants)), strict=True))
@@ -149,17 +144,15 @@ def atlas_curves(path: Path, panels: dict[str, dict[str, list[Points]]]) -> Path
     n_rows = -(-len(panels) // n_columns)
     n_legend = max(1, min(4, 150 // (max(map(len, variants)) + 8)))  # as many columns as fit below the panels
     height = 0.2 + 2.7 * n_rows + 0.17 * -(-len(variants) // n_legend)
-    figure, grid = plt.subplots(n_rows, n_columns, figsize=(10, height), layout="constrained", squeeze=False)
+    figure, grid = _subplots(n_rows, n_columns, 10, height)
     for axes, (key, panel) in zip(grid.flat, panels.items(), strict=False):
         for variant, seeds in panel.items():
             _mean_and_range(axes, seeds, colours[variant], inks[variant])
         _choose_scale(axes, [points for seeds in panel.values() for points in seeds])
-        axes.set(xlabel="step")
-        axes.set_title(key, fontsize=10)
-        axes.grid(alpha=0.3)
+        _describe(axes, key)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
-    lines = [plt.Line2D([], [], linewidth=3, color=colour, label=variant) for variant, colour in colours.items()]
+    lines = [Line2D([], [], linewidth=3, color=colour, label=variant) for variant, colour in colours.items()]
     figure.legend(handles=lines, loc="outside lower center", ncols=n_legend, fontsize=8, frameon=False)
     _save(figure, path, dpi=100)
     with Image.open(path) as image:
@@ -171,14 +164,18 @@ def atlas_curves(path: Path, panels: dict[str, dict[str, list[Points]]]) -> Path
 def panel_svg(name: str, training: dict[int, list[Points]], validation: dict[int, list[Points]], n: int) -> str:
     """One panel for a page: of each of `n` variants, by number, the points of its seeds.
 
-    Training is a line and a band as in `atlas_curves`; validation dots, the mean, and a thin line from the lowest seed
-    to the highest. What is of variant i has ids that begin with "v{i}-", other ids begin with `name`, which must be
-    its own on the page. Text and axes have the colour of the page's text. The same points give the same text.
+    Training is a line and a band as in `variant_curves`; validation dots, the mean, and a thin line from the lowest
+    seed to the highest. What is of variant i has ids that begin with "v{i}-", other ids begin with `name`, which must
+    be its own on the page. Text and axes have the colour of the page's text. The same points give the same text.
     """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
+
     colours, inks = palette(n), np.linspace(1.0, 0.5, n)
     look = {f"{part}.color": INK for part in ("text", "xtick", "ytick")} | {"axes.edgecolor": INK, "grid.color": INK}
-    with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 8, "axes.linewidth": 0.6, **look}):
-        figure = plt.figure(figsize=(3.6, 2.1))
+    fixed = {"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 8, "axes.linewidth": 0.6}
+    with matplotlib.rc_context(fixed | look):
+        figure = Figure(figsize=(3.6, 2.1))
         axes = figure.add_axes((0.14, 0.12, 0.84, 0.78))
         for i, seeds in training.items():
             _mean_and_range(axes, seeds, colours[i], inks[i], gid=f"v{i}-{name}-line")
@@ -196,7 +193,6 @@ def panel_svg(name: str, training: dict[int, list[Points]], validation: dict[int
         axes.spines[["top", "right"]].set_visible(False)
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(SVG_METADATA))
-        plt.close(figure)
     svg = re.sub(SVG_UNWANTED, "", file.getvalue(), flags=re.DOTALL)
     svg = re.sub(r'(\bid="|url\(#|href="#)(?!v\d+-)', rf"\g<1>{name}-", svg[svg.index("<svg") :])
     # Coordinates, not the text between tags, to 0.01 of 259 units in width: finer than any screen.
@@ -206,11 +202,11 @@ def panel_svg(name: str, training: dict[int, list[Points]], validation: dict[int
 
 def palette(n: int) -> list[str]:
     """Colours of n variants, as #rrggbb; after twenty they begin anew."""
-    colours = plt.get_cmap("tab10" if n <= 10 else "tab20").colors
+    colours = matplotlib.colormaps["tab10" if n <= 10 else "tab20"].colors
     return [to_hex(colours[i % len(colours)]) for i in range(n)]
 
 
-def _choose_scale(axes: plt.Axes, lines: list[Points]) -> None:
+def _choose_scale(axes: "matplotlib.axes.Axes", lines: list[Points]) -> None:
     """A logarithmic axis for what is positive and spans a factor of more than 30."""
     values = [value for points in lines for _, value in points]
     if values and min(values) > 0 and max(values) > 30 * min(values):
@@ -228,7 +224,7 @@ def _over_seeds(seeds: list[Points]) -> tuple[list[int], list[float], list[float
 
 
 def _mean_and_range(
-    axes: plt.Axes, seeds: list[Points], colour: str | tuple[float, ...], ink: float, gid: str | None = None
+    axes: "matplotlib.axes.Axes", seeds: list[Points], colour: str, ink: float, gid: str | None = None
 ) -> None:
     """One variant in one panel; `ink` is the part of its line that is drawn, `gid` its id in an SVG."""
     steps, low, mean, high = _over_seeds(seeds)
@@ -238,8 +234,27 @@ def _mean_and_range(
     axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0, gid=gid and f"{gid}-band")
 
 
-def _save(figure: plt.Figure, path: Path, dpi: int = 110) -> Path:
+def _describe(axes: "matplotlib.axes.Axes", key: str) -> None:
+    """Above the panel the metric and its key, beside it the unit."""
+    axes.set(xlabel="step", ylabel=find(key).unit)
+    axes.set_title(_title(key), fontsize=9)
+    axes.grid(alpha=0.3)
+
+
+def _title(key: str) -> str:
+    """The metric in words, and the key; of one that the catalogue does not know the key alone."""
+    return "\n".join(dict.fromkeys((find(key).title, key)))
+
+
+def _subplots(n_rows: int, n_columns: int, *inches: int | float) -> "tuple[matplotlib.figure.Figure, np.ndarray]":
+    """A figure of this width and height, and its axes [n_rows, n_columns]."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=inches, layout="constrained")
+    return figure, figure.subplots(n_rows, n_columns, squeeze=False)
+
+
+def _save(figure: "matplotlib.figure.Figure", path: Path, dpi: int = 110) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=dpi)
-    plt.close(figure)
     return path

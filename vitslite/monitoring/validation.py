@@ -24,10 +24,10 @@ from vitslite.metrics.latents import LatentSums, latent_statistics, latent_sums
 from vitslite.metrics.recognition import Recogniser
 from vitslite.model import alignment
 from vitslite.monitoring import figures
+from vitslite.monitoring.samples_page import KINDS
 from vitslite.objectives.objective import Counts, Objective
 from vitslite.tensors import Batch
 
-KINDS = ("recording", "copy", "spoken")  # as recorded, decoded from the posterior, spoken from the text
 SAMPLED_METRICS = tuple(f"val/{rate}/{kind}" for rate in ("wer", "cer") for kind in KINDS)
 
 
@@ -106,7 +106,8 @@ class Validator:
         """Wavs and pictures of a few fixed sentences, below `run_dir/samples/step_*`. Gives the files by W&B key."""
         batch = self._prepare(self.data.samples)
         outputs = model(batch)
-        log_lik = alignment.log_likelihood(outputs.latents.z_p, outputs.p_text)
+        log_lik = alignment.log_likelihood(outputs.latents.z_p, outputs.p_text).float().cpu().numpy()
+        durations = outputs.durations.cpu().numpy()
         folder = self.run_dir / "samples" / f"step_{step:06d}"
         files, shown = {}, []
         for i, (name, wavs) in enumerate(self._recordings(model, batch).items()):
@@ -120,7 +121,7 @@ class Validator:
             files[f"alignment/{i}"] = figures.alignment(
                 folder / f"{name}_alignment.png",
                 log_lik[i, :n_tokens, :n_frames],
-                outputs.durations[i, :n_tokens],
+                durations[i, :n_tokens],
                 self.data.corpus.frontend.names(utterance.tokens),
                 onsets,
                 f"step {step}: {utterance.text}",
@@ -133,7 +134,7 @@ class Validator:
             files[f"spectrogram/{i}"] = figures.spectrograms(
                 folder / f"{name}_spectrograms.png", mels, f"step {step}: {utterance.text}"
             )
-        write_text(folder / "samples.json", json.dumps(shown, ensure_ascii=False, indent=1))  # report.py reads it
+        write_text(folder / "samples.json", json.dumps(shown, ensure_ascii=False, indent=1))  # samples_page.py reads it
         return files
 
     def _recordings(self, model: nn.Module, batch: Batch) -> dict[str, dict[str, Float[np.ndarray, " _"]]]:
@@ -162,9 +163,10 @@ class Validator:
             others = {kind: self.recogniser.transcribe(wav, rate) for kind, wav in wavs.items() if kind != "recording"}
         return {"recording": known[name], **others}
 
-    def _log_mel(self, wav: Float[np.ndarray, " S"]) -> Float[torch.Tensor, "M T"]:
+    def _log_mel(self, wav: Float[np.ndarray, " S"]) -> Float[np.ndarray, "M T"]:
         samples = torch.from_numpy(wav).to(self.device)[None, None]
-        return self.data.features.log_mel(samples, torch.tensor([len(wav)], device=self.device))[0]
+        log_mel = self.data.features.log_mel(samples, torch.tensor([len(wav)], device=self.device))
+        return log_mel[0].float().cpu().numpy()
 
     def _prepare(self, batch: Batch) -> Batch:
         return self.data.features(batch.to(self.device))

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vitslite.files import replacing
 from vitslite.runs import CHECKPOINTS, mark_finished
 
 FORMAT = 2  # of what the weights mean. 2: the flow puts channels back in order after an odd number of couplings
@@ -73,14 +74,13 @@ class Checkpoints:
 def write(path: Path, content: dict[str, Any]) -> None:
     """Write atomically: a temporary file beside the target, flushed to disk, verified, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp.{os.getpid()}")
     try:
-        with open(temporary, "wb") as file:
-            torch.save({**content, "format": FORMAT}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        _verify(temporary)
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            with open(temporary, "wb") as file:
+                torch.save({**content, "format": FORMAT}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            _verify(temporary)
     except (OSError, RuntimeError) as error:  # torch wraps what the disk says
         reason = error.__context__ if isinstance(error.__context__, OSError) else error
         free = shutil.disk_usage(path.parent).free / 1e6
@@ -88,8 +88,6 @@ def write(path: Path, content: dict[str, Any]) -> None:
             f"{path}: not written ({str(reason).splitlines()[0]}); what was saved before is intact; {free:.0f} MB are "
             "free there: look at the disk, the quota and ulimit -f"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # the rename itself must survive a power cut
