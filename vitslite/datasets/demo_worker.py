@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vitslite.files import write_text
 from vitslite.text import espeak
 
 PAD_SECONDS = 0.08  # of noise at both ends, where the voice itself has almost no silence
@@ -21,25 +22,23 @@ _FADE_SECONDS = 0.005
 _ESPEAK_SEED = 1
 
 
-def speak_chunk(items: list[list[str]], voice: str, seed: int, wavs: Path, alignments: Path) -> None:
+def speak_chunk(items: list[list[str]], voice: str, seed: int, wavs: str, alignments: str) -> None:
     """Write wavs/ID.wav for every (id, text), then `alignments`, a JSON line each: the mark that the chunk is done."""
     lines = []
     for i, (name, text) in enumerate(items):
         speech = espeak.speak(text, voice, _ESPEAK_SEED if i == 0 else None)
         samples, n_pad = _padded(speech, f"{seed}/{name}")
-        unfinished = wavs / f"{name}.wav.tmp.{os.getpid()}"
-        with wave.open(str(unfinished), "wb") as file:
+        unfinished = f"{wavs}/{name}.wav.tmp.{os.getpid()}"
+        with wave.open(unfinished, "wb") as file:
             file.setnchannels(1)
             file.setsampwidth(2)
             file.setframerate(speech.sample_rate)
             file.writeframes(samples.astype("<i2").tobytes())
-        os.replace(unfinished, wavs / f"{name}.wav")
+        os.replace(unfinished, f"{wavs}/{name}.wav")
         phones = [[phone, onset + n_pad] for phone, onset in speech.phones]
         record = {"id": name, "sample_rate": speech.sample_rate, "n_samples": len(samples), "phones": phones}
         lines.append(json.dumps(record, ensure_ascii=False) + "\n")
-    unfinished = alignments.with_name(f"{alignments.name}.tmp.{os.getpid()}")
-    unfinished.write_text("".join(lines), encoding="utf-8")
-    os.replace(unfinished, alignments)
+    write_text(Path(alignments), "".join(lines))
 
 
 def _padded(speech: espeak.Speech, noise_key: str) -> tuple[np.ndarray, int]:
@@ -53,5 +52,4 @@ def _padded(speech: espeak.Speech, noise_key: str) -> tuple[np.ndarray, int]:
 
 
 if __name__ == "__main__":
-    task = json.load(sys.stdin)
-    speak_chunk(task["items"], task["voice"], task["seed"], Path(task["wavs"]), Path(task["alignments"]))
+    speak_chunk(**json.load(sys.stdin))
