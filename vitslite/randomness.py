@@ -65,16 +65,15 @@ def normal(keys: Int[Tensor, " B"], purpose: str, *shape: int) -> Float[Tensor, 
 
 def _kernel(device: torch.device, n_axes: int) -> ModuleType | None:
     """The module that makes these numbers in one pass, or None. What is being compiled is fused by the compiler."""
+    # Imported here, so that reading or importing a model does not load a compiler.
     if torch.compiler.is_compiling():
         return None
     if device.type == "cpu":
-        from vitslite.kernels import (
-            randomness_cpu,  # here, so that reading or importing a model does not load the compiler
-        )
+        from vitslite.kernels import randomness_cpu
 
         return randomness_cpu
     if device.type == "cuda" and available.can_start():
-        from vitslite.kernels import randomness_triton  # here, as it loads a compiler, too
+        from vitslite.kernels import randomness_triton
 
         return randomness_triton if n_axes <= randomness_triton.MAX_AXES else None
     return None

@@ -40,8 +40,7 @@ class Loader:
     ):
         self.utterances, self.data, self.hop_length, self.seed = utterances, data, audio.hop_length, seed
         self.sampler = Sampler([u.n_frames for u in utterances], data.batch_size, seed, rank, world_size)
-        self.steps_per_epoch = self.sampler.steps_per_epoch
-        self.pin_memory, self.pad_multiple = pin_memory, data.pad_multiple
+        self.pin_memory = pin_memory
         read = ClipReader(audio.sample_rate, audio.hop_length)
         self.clip = read if cache is None else cached_clips(utterances, read, cache)
 
@@ -73,7 +72,7 @@ class Loader:
         chosen = [self.utterances[i] for i in self.sampler.batch(step, part, n_parts)]
         clips = [self.clip(u) for u in chosen]
         keys = [randomness.key(self.seed, step, u.id) for u in chosen]
-        return collate(chosen, clips, keys, step, self.hop_length, self.pad_multiple)
+        return collate(chosen, clips, keys, step, self.hop_length, self.data.pad_multiple)
 
 
 def fixed_batches(utterances: list[Utterance], batch_size: int, audio: AudioSettings, seed: int) -> list[Batch]:

@@ -52,7 +52,6 @@ class LatentSums:
     largest: Float[Tensor, ""]
 
     def merge(self, other: "LatentSums") -> "LatentSums":
-        """The sums of both batches together."""
         return LatentSums(
             {name: value + other.totals[name] for name, value in self.totals.items()},
             {name: value + other.channels[name] for name, value in self.channels.items()},

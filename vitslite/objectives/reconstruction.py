@@ -1,4 +1,4 @@
-"""Reconstruction loss: L1 distance of log-mel spectrograms (VITS, equation 2)."""
+"""Losses on the log-mel spectrogram: L1 reconstruction (VITS, equation 2), the prior loss of Grad-TTS."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vitslite.audio import AudioSettings, LogMel
-from vitslite.tensors import sequence_mask
+from vitslite.tensors import LOG_2PI, sequence_mask
 
 
 class MelReconstruction(nn.Module):
@@ -49,3 +49,14 @@ class MelReconstruction(nn.Module):
             mask = sequence_mask(samples // resolution.hop_length, distance.shape[2])
             loss = loss + (distance * mask).sum() / count
         return loss / len(self.mels)
+
+
+def prior_mel(mel: Float[Tensor, "B M T"], mean: Float[Tensor, "B M T"]) -> Float[Tensor, "B M T"]:
+    """-log N(mel; mean, 1) = 1/2 (mel - mean)^2 + 1/2 log 2 pi, nats per element of the log-mel spectrogram.
+
+    The text encoder predicts the mean of the spectrogram itself, not of a latent: the cross-entropy term of VITS with
+    z_p = mel and std_p = 1. It never falls below 1/2 log 2 pi = 0.918939, where every frame's mean is exact, and stays
+    well above, as one mean per token cannot follow the frames: a loss of 1 to 2 is normal. Source: Popov et al. 2021,
+    equation 14.
+    """
+    return 0.5 * (mel - mean) ** 2 + 0.5 * LOG_2PI

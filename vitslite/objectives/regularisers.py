@@ -17,7 +17,6 @@ from vitslite.objectives.kl import Estimator
 from vitslite.tensors import Latents
 
 SCHEDULES = ("constant", "warmup", "cyclic")
-BALANCES = ("none", "sides", "channels")
 
 
 @dataclass
@@ -31,7 +30,7 @@ class RegulariserSettings:
     floor: float = field(default=1e-4, metadata={"at_least": 0, "at_most": 1})
     free_bits: float = field(default=0.0, metadata={"at_least": 0})  # nats per channel and frame that cost nothing
     # sides: prior and posterior by `prior_share`; channels: as NVAE balances its groups
-    balance: str = field(default="none", metadata={"choices": BALANCES})
+    balance: str = field(default="none", metadata={"choices": ("none", "sides", "channels")})
     prior_share: float = field(default=0.8, metadata={"at_least": 0, "at_most": 1})  # of the gradient, to the prior
 
 
@@ -40,7 +39,7 @@ def weight_factor(settings: RegulariserSettings, step: int) -> float:
 
     warmup: step / steps up to 1. cyclic: the same over the first half of every `steps` steps, then 1 (Fu et al. 2019).
     Adam divides gradients by their size, so text encoder and flow, which get nothing but the KL, hardly notice a small
-    factor; the posterior, which also hears the decoder, does.
+    factor; the posterior, which the decoder trains too, does.
     """
     if settings.schedule == "constant":
         return 1.0
