@@ -3,16 +3,17 @@
     python scripts/compare_commits.py c176c1d             that commit and the working tree
     python scripts/compare_commits.py c176c1d HEAD --only smoke laboratory
 
-Commits are checked out beside each other (git worktree) and trained by the Python that runs this. Times are not
+Commits are unpacked beside each other (git archive) and trained by the Python that runs this. Times are not
 compared. The last run begins at the first commit and is resumed at the second. Exit status 1: something differs.
 """
 
 import argparse
-import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,69 +35,58 @@ RUNS = {  # name -> the overrides of its starts, one after the other
     "smoke": [["experiment=smoke"]],
     "laboratory": [LABORATORY],
     "discriminators": [DISCRIMINATORS],
+    # Of this one the second start is also made at the other commit.
     "resumed": [[*DISCRIMINATORS, "trainer.stop_after_step=5"], DISCRIMINATORS],
 }
-ACROSS = "resumed"  # of this one the second start is also made at the other commit
 STATE = ("step", "best", "probed", "model", "ema", "optimizer", "discriminator", "optimizer_d")
 
 
 def main(arguments: argparse.Namespace) -> None:
-    with tempfile.TemporaryDirectory(prefix="vitslite-commits-") as name, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="vitslite-commits-") as name:
         folder = Path(name)
-        old, new = (
-            stack.enter_context(checked_out(commit, folder / side))
-            for side, commit in (("old", arguments.old), ("new", arguments.new))
-        )
+        old, new = checked_out(arguments.old, folder / "old-tree"), checked_out(arguments.new, folder / "new-tree")
         pairs = train_all(old, new, arguments.only, folder)
         found = [f"{run}: {line}" for run, (a, b) in pairs.items() for line in differences(a, b)]
-        for line in found[:20]:
-            print(line)
-        numbers = {run: sum(len(row) for row in logged(a)) for run, (a, _) in pairs.items()}
+        counts = ", ".join(f"{run} {sum(map(len, logged(a)))}" for run, (a, _) in pairs.items())
     if found:
+        print("\n".join(found[:20]))
         raise ValueError(f"{arguments.old} and {arguments.new or 'the working tree'} differ in {len(found)} places")
-    counts = ", ".join(f"{run} {n}" for run, n in numbers.items())
     print(f"equal, bit for bit: logged numbers ({counts}) and all weights")
 
 
-@contextlib.contextmanager
-def checked_out(commit: str | None, folder: Path) -> Iterator[Path]:
-    """The files of a commit, while entered; the working tree for None."""
+def checked_out(commit: str | None, folder: Path) -> Path:
+    """The files of a commit, unpacked in `folder`; the working tree for None."""
     if commit is None:
-        yield ROOT
-        return
-    git = ["git", "-C", str(ROOT), "worktree"]
-    added = subprocess.run([*git, "add", "--detach", str(folder), commit], capture_output=True, text=True, check=False)
-    if added.returncode:
-        raise ValueError(f"{commit}: cannot be checked out ({added.stderr.strip().splitlines()[-1]})")
-    try:
-        yield folder
-    finally:
-        subprocess.run([*git, "remove", "--force", str(folder)], capture_output=True, check=False)
+        return ROOT
+    packed = subprocess.run(["git", "-C", str(ROOT), "archive", commit], capture_output=True, check=False)
+    if packed.returncode:
+        raise ValueError(f"{commit}: cannot be checked out ({packed.stderr.decode().strip().splitlines()[-1]})")
+    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
 
 
 def train_all(old: Path, new: Path, names: list[str], folder: Path) -> dict[str, tuple[Path, Path]]:
     """Train both sides at once. Gives the run directories to be compared, by name."""
     train_once(old, ["experiment=smoke", "trainer.steps=1"], folder, folder / "corpus")  # made once, read by all
-    pairs = {name: (folder / "runs-old" / name, folder / "runs-new" / name) for name in names}
+    sides = {"old": (old, old), "new": (new, new), "across": (old, new)}  # where a run is begun, and where resumed
 
-    def train_side(side: int) -> None:
-        for name in names:
-            for overrides in RUNS[name]:
-                train_once((old, new)[side], overrides, folder, pairs[name][side])
+    def train_side(side: str) -> None:
+        for name in names if side != "across" else {"resumed"} & set(names):
+            for tree, overrides in zip(sides[side], RUNS[name], strict=False):
+                train_once(tree, overrides, folder, folder / side / name)
 
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(train_side, (0, 1)))
-    if ACROSS in names:
-        across = folder / "runs-new" / "across"
-        for tree, overrides in zip((old, new), RUNS[ACROSS], strict=True):
-            train_once(tree, overrides, folder, across)
-        pairs["resumed at the other commit"] = (pairs[ACROSS][0], across)
+        list(pool.map(train_side, sides))
+    pairs = {name: (folder / "old" / name, folder / "new" / name) for name in names}
+    if "resumed" in names:
+        pairs["resumed at the other commit"] = (folder / "old" / "resumed", folder / "across" / "resumed")
     return pairs
 
 
 def train_once(tree: Path, overrides: list[str], folder: Path, run_dir: Path) -> None:
-    command = [sys.executable, str(tree / "train.py"), *overrides, *COMMON]
-    command += [f"data.cache={folder / 'cache'}", f"run_dir={run_dir}"]
+    places = [f"data.cache={folder / 'cache'}", f"run_dir={run_dir}"]
+    command = [sys.executable, str(tree / "train.py"), *overrides, *COMMON, *places]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(tree)}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tree, env=environment, check=False)
     if done.returncode:
@@ -108,12 +98,14 @@ def differences(a: Path, b: Path) -> list[str]:
     rows_a, rows_b = logged(a), logged(b)
     if len(rows_a) != len(rows_b):
         return [f"{len(rows_a)} rows logged and {len(rows_b)}"]
-    found = []
-    for row_a, row_b in zip(rows_a, rows_b, strict=True):
-        for key in row_a | row_b:
-            if repr(row_a.get(key)) != repr(row_b.get(key)):
-                found.append(f"step {row_a['step']}: {key} = {row_a.get(key)} and {row_b.get(key)}")
-    return found + [f"weights: {place}" for place in differing_places(state(a), state(b))]
+    found = [
+        f"step {row_a['step']}: {key} = {row_a.get(key)} and {row_b.get(key)}"
+        for row_a, row_b in zip(rows_a, rows_b, strict=True)
+        for key in row_a | row_b
+        if repr(row_a.get(key)) != repr(row_b.get(key))
+    ]
+    state_a, state_b = state(a), state(b)
+    return found + [f"weights: {p}" for p in state_a | state_b if not is_same(state_a.get(p), state_b.get(p))]
 
 
 def logged(run_dir: Path) -> list[dict[str, float]]:
@@ -123,22 +115,26 @@ def logged(run_dir: Path) -> list[dict[str, float]]:
 
 
 def state(run_dir: Path) -> dict[str, Any]:
-    """What the last checkpoint holds beside settings and versions."""
+    """What the last checkpoint holds beside settings and versions: place -> tensor, number or string."""
     stored = torch.load(run_dir / "checkpoints" / "last.pt", weights_only=True)
-    return {name: stored[name] for name in STATE}
+    return dict(leaves({name: stored[name] for name in STATE}))
 
 
-def differing_places(a: Any, b: Any, place: str = "") -> list[str]:
-    """Where two nests of containers, tensors and numbers differ."""
+def leaves(content: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """All in a nest of containers that is not a container, with its place."""
+    if isinstance(content, list | tuple):
+        content = dict(enumerate(content))
+    if not isinstance(content, dict):
+        yield place, content
+        return
+    for key, value in content.items():
+        yield from leaves(value, f"{place}/{key}")
+
+
+def is_same(a: Any, b: Any) -> bool:
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        return [] if a.dtype == b.dtype and torch.equal(a, b) else [place]
-    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
-        return [found for key in a for found in differing_places(a[key], b[key], f"{place}/{key}")]
-    if isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
-        return [
-            found for i, pair in enumerate(zip(a, b, strict=True)) for found in differing_places(*pair, f"{place}/{i}")
-        ]
-    return [] if type(a) is type(b) and repr(a) == repr(b) else [place]
+        return a.dtype == b.dtype and torch.equal(a, b)
+    return repr(a) == repr(b)
 
 
 def parser() -> argparse.ArgumentParser:

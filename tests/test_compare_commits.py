@@ -41,6 +41,5 @@ def test_what_differs_is_named(tmp_path, changed, found):
 
 
 def test_an_unknown_commit_is_one_line(tmp_path):
-    checked_out = compare_commits.checked_out("no-such-commit", tmp_path / "tree")
-    with pytest.raises(ValueError, match="no-such-commit: cannot be checked out"), checked_out:
-        pass
+    with pytest.raises(ValueError, match="no-such-commit: cannot be checked out"):
+        compare_commits.checked_out("no-such-commit", tmp_path / "tree")

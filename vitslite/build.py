@@ -9,6 +9,7 @@ import difflib
 import math
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from vitslite.text.frontend import Frontend
 from vitslite.training.checkpoint import Checkpoints
 
 VALIDATION_BATCH = 16  # utterances; a constant, so that data.batch_size does not change the validation losses
-N_SAMPLES = 3  # validation sentences that one sees and hears
+N_SAMPLES = 3  # validation sentences with wavs and figures
 
 
 def register_schema() -> None:
@@ -69,18 +70,13 @@ def parse(cfg: DictConfig | dict[str, Any], overrides: list[str], sweep: str | N
 
 def known_keys() -> list[str]:
     """Every key of the configuration, as one types it."""
-    return list(identity.flatten(OmegaConf.to_container(OmegaConf.structured(Config))))
+    return list(identity.flatten(asdict(Config())))
 
 
 def unknown_key(key: str) -> str:
     """A line about a key that does not exist, with the nearest that does."""
     near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.75)
     return f"unknown setting {key}{f', did you mean {near[0]}?' if near else ''} (vitslite train --cfg job lists all)"
-
-
-def to_dict(config: Config) -> dict[str, Any]:
-    """Plain dictionaries, lists, strings and numbers: what is stored in checkpoints and sent to W&B."""
-    return asdict(config)
 
 
 def provenance() -> dict[str, str | None]:
@@ -110,16 +106,15 @@ def data(config: Config, corpus: Corpus) -> Data:
     on_gpu = config.trainer.device != "cpu" and torch.cuda.is_available()
     cache = Path(config.data.cache) if config.data.cache_audio else None
     loader = Loader(corpus.train, config.data, config.audio, config.seed, rank, world, on_gpu, cache)
+    fixed = partial(fixed_batches, batch_size=VALIDATION_BATCH, audio=config.audio, seed=config.seed)
     return Data(
         corpus=corpus,
         audio=config.audio,
         features=Features(config.audio),
         loader=loader,
-        validation=fixed_batches(corpus.validation, VALIDATION_BATCH, config.audio, config.seed),
-        heard=fixed_batches(
-            corpus.validation[: config.validation.n_heard], VALIDATION_BATCH, config.audio, config.seed
-        ),
-        samples=fixed_batches(corpus.validation[:N_SAMPLES], N_SAMPLES, config.audio, config.seed)[0],
+        validation=fixed(corpus.validation),
+        wer_batches=fixed(corpus.validation[: config.validation.n_heard]),
+        samples=fixed(corpus.validation[:N_SAMPLES])[0],
     )
 
 
@@ -142,7 +137,7 @@ def objective(config: Config) -> Objective:
 
 
 def recogniser(config: Config) -> Recogniser | None:
-    """Who listens to the samples, on the main rank; with `auto`, nobody where pocketsphinx is not installed."""
+    """Of the validation samples, on the main rank. None if there is to be none, or pocketsphinx is not installed."""
     settings = config.validation
     if not distributed.is_main() or settings.n_heard == 0:
         return None
@@ -157,14 +152,10 @@ def recogniser(config: Config) -> Recogniser | None:
 
 def checkpoints(config: Config, corpus: Corpus, device: torch.device) -> Checkpoints:
     """Where the run's checkpoints are; refuses to go on from a run of other settings or other data."""
-    environment = {
-        "torch": str(torch.__version__),
-        "device": device.type,
-        "threads": torch.get_num_threads(),
-        "ranks": distributed.world_size(),
-    }
+    threads, ranks = torch.get_num_threads(), distributed.world_size()
+    environment = {"torch": str(torch.__version__), "device": device.type, "threads": threads, "ranks": ranks}
     header = {
-        "config": to_dict(config),
+        "config": asdict(config),
         "frontend": corpus.frontend.state(),
         "corpus": corpus.digest(),
         "environment": environment,
@@ -182,7 +173,7 @@ def is_trained(config: Config) -> bool:
     """Whether the run of these settings has come to its end: then there is nothing to start."""
     run_dir = Path(config.run_dir)
     stored = runs.stored_config(run_dir)
-    changed = stored is None or identity.changed_settings(stored, to_dict(config))
+    changed = stored is None or identity.changed_settings(stored, asdict(config))
     return not changed and runs.finished_step(run_dir) >= config.trainer.steps
 
 
@@ -191,12 +182,10 @@ def result(config: Config) -> float | None:
     run_dir, name = Path(config.run_dir), config.trainer.best_metric
     if runs.finished_step(run_dir) < config.trainer.steps:
         return None
-    metric, best = catalogue.find(name), math.nan
-    for row in runs.read_rows(run_dir):
-        value = row.get(name, math.nan)
-        if row["step"] > 0 and math.isfinite(value) and (math.isnan(best) or metric.is_better(value, than=best)):
-            best = value
-    return best
+    rows = [row for row in runs.read_rows(run_dir) if row["step"] > 0]
+    values = [row[name] for row in rows if math.isfinite(row.get(name, math.nan))]
+    best = max if catalogue.find(name).better == "higher" else min
+    return best(values, default=math.nan)
 
 
 @contextlib.contextmanager
@@ -218,7 +207,7 @@ def write_settings(config: Config, corpus: Corpus) -> None:
     """Leave the settings, and the list of what was skipped of the corpus, in the run's directory."""
     if distributed.is_main():
         run_dir = Path(config.run_dir)
-        runs.write_config(run_dir, to_dict(config))
+        runs.write_config(run_dir, asdict(config))
         write_text(run_dir / "skipped.tsv", corpus.skipped.report())
 
 
@@ -227,5 +216,5 @@ def tracker(config: Config, run_dir: Path, overrides: list[str]) -> Tracker:
     tags = [o for o in overrides if not o.startswith(("name=", "run_dir=", "tracking", "hydra")) and len(o) <= 64]
     if rules.wrong_on_purpose(config):
         tags.append("wrong-on-purpose")
-    described = {**to_dict(config), "variant": naming.group_name(overrides), **provenance()}
+    described = asdict(config) | {"variant": naming.group_name(overrides), **provenance()}
     return Tracker(config.tracking, run_dir, config.name, tags, described, distributed.is_main())

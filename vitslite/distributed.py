@@ -15,16 +15,12 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributed import is_torchelastic_launched as is_launched
 from torch.distributed.rendezvous import rendezvous
 
 TIMEOUT = datetime.timedelta(minutes=10)  # the first step of a slow rank must fit; the library's default is 30
 
 _sessions = itertools.count()  # of this process; the same on all ranks, as they run the same jobs
-
-
-def is_launched() -> bool:
-    """Whether torchrun started this process."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def rank() -> int:

@@ -65,6 +65,7 @@ def normal(keys: Int[Tensor, " B"], purpose: str, *shape: int) -> Float[Tensor, 
 
 def _kernel(device: torch.device, n_axes: int) -> ModuleType | None:
     """The module that makes these numbers in one pass, or None. What is being compiled is fused by the compiler."""
+    # Imported here, so that reading or importing a model does not load a compiler.
     if torch.compiler.is_compiling():
         return None
     if device.type == "cpu":

@@ -13,6 +13,7 @@ Names: `log_x` is the natural logarithm of x, `_hat` is predicted, `_text` is pe
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -41,9 +42,13 @@ class Gaussian(NamedTuple):
         """mean + std * noise: the reparameterised sample for a standard normal `noise`."""
         return self.mean + torch.exp(self.log_std) * noise
 
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Gaussian":
+        """`function` of every parameter: Tensor.detach, Tensor.double, ..."""
+        return Gaussian(function(self.mean), function(self.log_std))
+
     def float(self) -> "Gaussian":
         """The same distribution in fp32, for the islands where half precision is not enough."""
-        return Gaussian(self.mean.float(), self.log_std.float())
+        return self.map(Tensor.float)
 
 
 class SoftGaussian(NamedTuple):
@@ -57,6 +62,9 @@ class SoftGaussian(NamedTuple):
 
     tokens: Gaussian  # B D L
     weight: Float[Tensor, "B L T"]  # sums to 1 over L on valid frames, 0 on padding; without gradient
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "SoftGaussian":
+        return SoftGaussian(self.tokens.map(function), function(self.weight))
 
     @property
     def mean(self) -> Float[Tensor, "B D T"]:

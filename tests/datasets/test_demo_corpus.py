@@ -26,7 +26,7 @@ N = 120  # three chunks, the last one short
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    return make_demo_corpus(tmp_path_factory.mktemp("demo"), N, jobs=2, progress=False)
+    return make_demo_corpus(tmp_path_factory.mktemp("demo"), N, jobs=2)
 
 
 def digest(root):
@@ -79,7 +79,7 @@ def test_onsets_are_where_the_sound_begins(corpus):
 
 
 def test_bytes_do_not_depend_on_jobs_or_interruptions(corpus, tmp_path):
-    again = make_demo_corpus(tmp_path / "one job", N, jobs=1, progress=False)
+    again = make_demo_corpus(tmp_path / "one job", N, jobs=1)
     assert again.name == corpus.name and digest(again) == digest(corpus)
     for path in (again / "DONE", again / "alignments.jsonl", again / "chunks" / "00050.jsonl"):
         path.unlink()
@@ -87,7 +87,7 @@ def test_bytes_do_not_depend_on_jobs_or_interruptions(corpus, tmp_path):
     (again / "wavs" / "demo-00061.wav.tmp.1").write_bytes(b"half")
     kept = again / "wavs" / "demo-00003.wav"
     before = kept.stat().st_mtime_ns
-    make_demo_corpus(tmp_path / "one job", N, jobs=2, progress=False)
+    make_demo_corpus(tmp_path / "one job", N, jobs=2)
     assert digest(again) == digest(corpus) and kept.stat().st_mtime_ns == before
     assert not list(again.rglob("*.tmp.*"))
     (again / "wavs" / "demo-00003.wav").write_bytes(b"other")
@@ -96,7 +96,7 @@ def test_bytes_do_not_depend_on_jobs_or_interruptions(corpus, tmp_path):
 
 def test_two_processes_make_one_corpus(corpus, tmp_path):
     fork = multiprocessing.get_context("fork")
-    processes = [fork.Process(target=make_demo_corpus, args=(tmp_path, N, 0, "en-us+f5", 1, False)) for _ in range(2)]
+    processes = [fork.Process(target=make_demo_corpus, args=(tmp_path, N, 0, "en-us+f5", 1)) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:
@@ -109,11 +109,11 @@ def test_what_changes_the_bytes_changes_the_folder(corpus, tmp_path):
     grammar = tmp_path / "grammar.txt"
     grammar.write_text("thing = boat bridge\n> the {thing}.\n> my {thing}?\n")
     names = {
-        make_demo_corpus(tmp_path, 2, seed, voice, 1, False, grammar).name
+        make_demo_corpus(tmp_path, 2, seed, voice, 1, grammar).name
         for seed, voice in ((0, "en-us+f5"), (1, "en-us+f5"), (0, "en-us"))
     }
     grammar.write_text("thing = boat bridge\n> the {thing}.\n> our {thing}?\n")
-    names.add(make_demo_corpus(tmp_path, 2, 0, "en-us", 1, False, grammar).name)
+    names.add(make_demo_corpus(tmp_path, 2, 0, "en-us", 1, grammar).name)
     assert len(names) == 4 and corpus.name not in names
 
 
@@ -159,21 +159,21 @@ def test_faults_of_the_grammar(tmp_path, content, message):
     if content is not None:
         path.write_text(content)
     with pytest.raises(ValueError, match=message):
-        make_demo_corpus(tmp_path, 5, grammar_file=path, progress=False)
+        make_demo_corpus(tmp_path, 5, grammar_file=path)
 
 
 def test_unknown_voice_and_sizes(tmp_path):
     with pytest.raises(ValueError, match="no voice variant 'typo'"):
-        make_demo_corpus(tmp_path, 5, voice="en-us+typo", progress=False)
+        make_demo_corpus(tmp_path, 5, voice="en-us+typo")
     with pytest.raises(ValueError, match="at least 1 sentence"):
-        make_demo_corpus(tmp_path, 0, progress=False)
+        make_demo_corpus(tmp_path, 0)
 
 
 def test_a_failing_worker_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "_ROOT", tmp_path)
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(OSError, match="could not be spoken: exit status 1"):
-        make_demo_corpus(tmp_path, 5, progress=False)
+        make_demo_corpus(tmp_path, 5)
     assert not list(tmp_path.rglob("DONE"))
 
 

@@ -407,7 +407,7 @@ def test_models_of_transformers_are_read_from_their_folder(tmp_path):
 
 
 def listener(compose, *overrides):
-    return build.recogniser(build.parse(compose("validation.n_heard=3", *overrides), []))
+    return build.recogniser(build.parse(compose("validation.n_heard=3", "data.root=unused", *overrides), []))
 
 
 def test_who_listens_to_a_run(compose):

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from vitslite.benchmarks.timing import Timings
-from vitslite.metrics.statistics import NOT_MEASURED
+from vitslite.metrics.statistics import NOT_MEASURED, significant
 
 Row = dict[str, str | int | float | None]  # of a table; None: not measured
 

@@ -1,17 +1,14 @@
 """Identity of a run: which settings make it another one, and what it cannot be resumed with."""
 
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-# What may change between two starts of one run: how long, by what means, how often one looks, where things lie.
+# What may change between two starts of one run: how long, by what means, how often it is observed, where things lie.
 FREE_SETTINGS = (
     "trainer.steps",
     "trainer.stop_after_step",
-    "trainer.log_every_steps",
-    "trainer.diagnose_every_steps",
-    "trainer.validate_every_steps",
-    "trainer.sample_every_steps",
-    "trainer.checkpoint_every_steps",
+    "trainer.*_every_steps",
     "trainer.device",
     "trainer.compile",
     "tracking",
@@ -27,7 +24,7 @@ FREE_SETTINGS = (
 
 def is_free(setting: str) -> bool:
     """Whether a setting may change without making another run of it."""
-    return any(setting == free or setting.startswith(free + ".") for free in FREE_SETTINGS)
+    return any(fnmatchcase(setting, free) or setting.startswith(free + ".") for free in FREE_SETTINGS)
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

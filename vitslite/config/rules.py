@@ -70,12 +70,8 @@ def _networks(config: Config) -> Iterator[str]:
 
 def _hifigan(s: HiFiGANSettings, hop_length: int) -> Iterator[str]:
     at, rates, kernels = "model.decoder.hifigan", s.upsample_rates, s.upsample_kernels
-    n_samples = math.prod(rates)
-    if n_samples != hop_length:
-        yield (
-            f"{at}.upsample_rates={rates} make {n_samples} samples of a frame, but audio.hop_length={hop_length}: give "
-            f"rates whose product is {hop_length}"
-        )
+    if math.prod(rates) != hop_length:
+        yield f"{at}.upsample_rates={rates}: their product, {math.prod(rates)}, must be audio.hop_length={hop_length}"
     fits = [kernel >= rate and (kernel - rate) % 2 == 0 for rate, kernel in zip(rates, kernels, strict=False)]
     if len(rates) != len(kernels) or not all(fits):
         yield (
@@ -199,21 +195,19 @@ def wrong_on_purpose(config: Config) -> list[str]:
     return found
 
 
-def departures(config: Config) -> list[str]:
-    """What is right, but no negative ELBO."""
+def departures(config: Config) -> Iterator[str]:
+    """Losses that are sound, but no negative ELBO."""
     weights, regulariser = config.objective.weights, config.objective.regulariser
-    found = []
     if weights.kl < 1:
-        found.append(
+        yield (
             f"objective.weights.kl={weights.kl} is below 1: more goes through z than an ELBO would let through, and "
             "the decoder learns sooner; objective=vits has weight 1"
         )
     if config.objective.detach_posterior:
-        found.append("objective.detach_posterior=true: nothing pulls the posterior to the prior")
+        yield "objective.detach_posterior=true: nothing pulls the posterior to the prior"
     if config.objective.reduction == "per_element":
-        found.append(f"objective.reduction=per_element weighs the KL 1/{config.model.n_latent} of per_frame")
+        yield f"objective.reduction=per_element weighs the KL 1/{config.model.n_latent} of per_frame"
     if regulariser.balance == "channels":
-        found.append("objective.regulariser.balance=channels: loss/kl is a weighted sum; kl/half_analytic is the KL")
+        yield "objective.regulariser.balance=channels: loss/kl is a weighted sum; kl/half_analytic is the KL"
     if regulariser.free_bits:
-        found.append(f"objective.regulariser.free_bits={regulariser.free_bits}: loss/kl is at least that per channel")
-    return found
+        yield f"objective.regulariser.free_bits={regulariser.free_bits}: loss/kl is at least that per channel"

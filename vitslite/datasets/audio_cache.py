@@ -87,7 +87,7 @@ def digest(utterances: list[Utterance], read: ClipReader) -> str:
 
 
 def map_samples(path: Path, n_samples: int) -> Int16[np.ndarray, " S"] | None:
-    """The samples, not in memory until they are looked at; None where there is no whole file of so many."""
+    """The samples, not in memory until they are read; None where there is no intact file of that many."""
     try:
         samples = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, tokenize.TokenError):  # absent; damaged, or shorter than its header says
@@ -122,7 +122,7 @@ def _not_written(path: Path, reason: str) -> str:
 
 @contextlib.contextmanager
 def _exit_on_sigterm() -> Iterator[None]:
-    """A SIGTERM ends the process as Ctrl-C does, by way of its `finally` clauses. Only a main thread can see to it."""
+    """A SIGTERM ends the process as Ctrl-C does, by way of its `finally` clauses. Only a main thread can do that."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

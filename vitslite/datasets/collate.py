@@ -5,7 +5,6 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from vitslite import randomness
 from vitslite.audio import read_wav, to_int16
 from vitslite.datasets.corpus import Utterance
 from vitslite.datasets.onsets import durations_from_onsets
@@ -44,42 +43,26 @@ def collate(
     """
     n_tokens = _round_up(max(len(u.tokens) for u in utterances), pad_multiple)
     n_frames = _round_up(max(u.n_frames for u in utterances), pad_multiple)
-    tokens = torch.zeros(len(utterances), n_tokens, dtype=torch.long)
-    audio = torch.zeros(len(utterances), 1, n_frames * hop_length, dtype=torch.int16)
-    for i, (utterance, clip) in enumerate(zip(utterances, clips, strict=True)):
-        tokens[i, : len(utterance.tokens)] = torch.tensor(utterance.tokens)
-        audio[i, 0, : len(clip)].numpy()[:] = clip  # by way of NumPy: torch warns of read-only arrays
+    audio = np.zeros((len(utterances), 1, n_frames * hop_length), np.int16)
+    for row, clip in zip(audio, clips, strict=True):
+        row[0, : len(clip)] = clip
     fields = {
         "step": step,
         "ids": [u.id for u in utterances],
         "keys": torch.tensor(keys),
-        "tokens": tokens,
+        "tokens": _padded([u.tokens for u in utterances], n_tokens),
         "token_lengths": torch.tensor([len(u.tokens) for u in utterances]),
-        "audio": audio,
+        "audio": torch.from_numpy(audio),
         "frame_lengths": torch.tensor([u.n_frames for u in utterances]),
     }
     if all(u.onsets is not None for u in utterances):
-        fields["durations"] = _durations(utterances, n_tokens, hop_length)
+        durations = [durations_from_onsets(u.onsets, len(u.tokens), u.n_frames, hop_length) for u in utterances]
+        fields["durations"] = _padded(durations, n_tokens)
     return fields
 
 
-def _durations(utterances: list[Utterance], n_tokens: int, hop_length: int) -> Int[Tensor, "B L"]:
-    """Frames per token, 0 on padding."""
-    durations = torch.zeros(len(utterances), n_tokens, dtype=torch.long)
-    for i, u in enumerate(utterances):
-        true = durations_from_onsets(u.onsets, len(u.tokens), u.n_frames, hop_length)
-        durations[i, : len(true)] = torch.tensor(true)
-    return durations
-
-
-def training_keys(utterances: list[Utterance], seed: int, step: int) -> list[int]:
-    """One random key per (seed, step, utterance)."""
-    return [randomness.key(seed, step, u.id) for u in utterances]
-
-
-def fixed_keys(utterances: list[Utterance], seed: int) -> list[int]:
-    """The same key whenever an utterance is validated: differences between two validations are the model's."""
-    return [randomness.key(seed, "validation", u.id) for u in utterances]
+def _padded(rows: list[list[int]], length: int) -> Int[Tensor, "B L"]:
+    return torch.tensor([row + [0] * (length - len(row)) for row in rows])
 
 
 def _round_up(n: int, multiple: int) -> int:

@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vitslite.audio import AudioInfo, AudioSettings, duration_info
+from vitslite.audio import AudioSettings, duration_info
 from vitslite.datasets.demo import make_demo_corpus
 from vitslite.datasets.metadata import Row, Skipped, read_metadata
 from vitslite.datasets.onsets import known_onsets, read_alignments
@@ -35,7 +35,7 @@ class DataSettings:
     max_seconds: float = field(default=20.0, metadata={"above": 0})  # longer clips are skipped
     max_characters: int = field(default=1000, metadata={"at_least": 1})  # longer texts are skipped
     max_bad: float = 0.01  # share of missing or corrupt clips that stops the run (10 are tolerated always)
-    max_utterances: int | None = field(default=None, metadata={"at_least": 1})  # use the first so many rows only
+    max_utterances: int | None = field(default=None, metadata={"at_least": 1})  # use only the first rows, this many
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _root(data: DataSettings) -> Path:
 def _usable_clips(
     rows: list[Row], folder: Path, data: DataSettings, audio: AudioSettings, min_frames: int, skipped: Skipped
 ) -> list[tuple[Row, Path, int]]:
-    """(row, file, frames) of the clips that exist and have a usable length, from their headers."""
+    """(row, file, frames) of the clips that exist and, by their headers and texts, have a usable length."""
     clips = []
     for row in rows:
         path = next((p for p in (folder / f"{row.id}.wav", folder / f"{row.id}.flac") if p.exists()), None)
@@ -144,25 +144,18 @@ def _usable_clips(
         except ValueError as error:
             skipped.add("corrupt audio", row, str(error))
             continue
+        seconds = info.n_samples / info.sample_rate
         n_frames = info.resampled(audio.sample_rate) // audio.hop_length
-        unusable = _unusable(row, info, n_frames, data, min_frames)
-        if unusable:
-            skipped.add(unusable[0], row, unusable[1])
+        if seconds > data.max_seconds:
+            skipped.add("too long", row, f"{seconds:.1f} s > data.max_seconds={data.max_seconds:g}")
+        elif n_frames < max(min_frames, 1):
+            skipped.add("too short", row, f"{n_frames} frames ({seconds:.2f} s), a training segment has {min_frames}")
+        elif len(row.text) > data.max_characters:
+            detail = f"{len(row.text)} characters > data.max_characters={data.max_characters}"
+            skipped.add("text too long", row, detail)
         else:
             clips.append((row, path, n_frames))
     return clips
-
-
-def _unusable(row: Row, info: AudioInfo, n_frames: int, data: DataSettings, min_frames: int) -> tuple[str, str] | None:
-    """(reason, detail) if the clip or its text has a length that cannot be used."""
-    seconds = info.n_samples / info.sample_rate
-    if seconds > data.max_seconds:
-        return "too long", f"{seconds:.1f} s > data.max_seconds={data.max_seconds:g}"
-    if n_frames < max(min_frames, 1):
-        return "too short", f"{n_frames} frames ({seconds:.2f} s), a training segment has {min_frames}"
-    if len(row.text) > data.max_characters:
-        return "text too long", f"{len(row.text)} characters > data.max_characters={data.max_characters}"
-    return None
 
 
 def _split(used: list[Utterance], validation: float, test: float) -> tuple[list, list, list]:

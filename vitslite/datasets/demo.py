@@ -39,7 +39,7 @@ def load_grammar(path: Path = GRAMMAR_FILE) -> Grammar:
     for number, line in enumerate(text.splitlines(), 1):
         if line.startswith(">"):
             templates.append(line[1:].strip())
-            unknown = [slot for slot in _slots(templates[-1]) if slot not in words]
+            unknown = [slot for slot in re.findall(r"\{(\w+)\}", line) if slot not in words]
             if unknown:
                 raise ValueError(f"{path}:{number}: no word list named {unknown[0]!r} above")
         elif match := re.fullmatch(r"(\w+) *= *(.+)", line):
@@ -78,7 +78,6 @@ def make_demo_corpus(
     seed: int = 0,
     voice: str = "en-us+f5",
     jobs: int = 2,
-    progress: bool = True,
     grammar_file: Path = GRAMMAR_FILE,
 ) -> Path:
     """Make the corpus in a subfolder of `folder`, or find it there, and return the subfolder.
@@ -102,40 +101,35 @@ def make_demo_corpus(
                 leftover.unlink()
             sentences = make_sentences(n_sentences, seed, grammar)
             items = [(f"demo-{i:05d}", sentence) for i, sentence in enumerate(sentences)]
-            chunks = _speak(items, root, voice, seed, jobs, progress)
+            chunks = _speak(items, root, voice, seed, jobs)
             write_text(root / "alignments.jsonl", "".join(chunk.read_text(encoding="utf-8") for chunk in chunks))
             write_text(root / "metadata.csv", "".join(f"{name}|{text}|{text}\n" for name, text in items))
             write_text(root / "DONE", json.dumps({"sentences": n_sentences, "seed": seed, "voice": voice}) + "\n")
     return root
 
 
-def _speak(items: list[tuple[str, str]], root: Path, voice: str, seed: int, jobs: int, progress: bool) -> list[Path]:
+def _speak(items: list[tuple[str, str]], root: Path, voice: str, seed: int, jobs: int) -> list[Path]:
     """Have every chunk spoken that is not there yet; their alignment files, in order."""
     folder = root / "chunks"
     folder.mkdir(exist_ok=True)
     starts = range(0, len(items), CHUNK_SENTENCES)
-    chunks = [folder / f"{start:05d}.jsonl" for start in starts]
-    with (
-        ThreadPoolExecutor(jobs) as pool,
-        tqdm(
-            total=len(items), desc="making the demo corpus", unit="sentences", disable=None if progress else True
-        ) as bar,
-    ):
-        running = {}
-        for start, chunk in zip(starts, chunks, strict=True):
-            part = items[start : start + CHUNK_SENTENCES]
-            if chunk.is_file():
-                bar.update(len(part))
-                continue
-            task = {"items": part, "voice": voice, "seed": seed, "wavs": f"{root}/wavs", "alignments": str(chunk)}
-            running[pool.submit(_run_worker, task)] = len(part)
+    chunks = {folder / f"{start:05d}.jsonl": items[start : start + CHUNK_SENTENCES] for start in starts}
+    shared = {"voice": voice, "seed": seed, "wavs": f"{root}/wavs"}
+    bar = tqdm(total=len(items), desc="making the demo corpus", unit="sentences", disable=None)
+    with ThreadPoolExecutor(jobs) as pool, bar:
+        running = {
+            pool.submit(_run_worker, shared | {"items": part, "alignments": str(chunk)}): len(part)
+            for chunk, part in chunks.items()
+            if not chunk.is_file()
+        }
+        bar.update(len(items) - sum(running.values()))
         try:
             for done in as_completed(running):
                 done.result()
                 bar.update(running[done])
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-    return chunks
+    return list(chunks)
 
 
 def _run_worker(task: dict) -> None:
@@ -144,10 +138,6 @@ def _run_worker(task: dict) -> None:
     if result.returncode:
         reason = (result.stderr.strip().splitlines() or [f"exit status {result.returncode}"])[-1]
         raise OSError(f"the demo corpus could not be spoken: {reason} (data.cache=... puts it elsewhere)")
-
-
-def _slots(template: str) -> list[str]:
-    return re.findall(r"\{(\w+)\}", template)
 
 
 def _with_capitals(sentence: str, names: list[str]) -> str:

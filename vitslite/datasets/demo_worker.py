@@ -21,13 +21,13 @@ _FADE_SECONDS = 0.005
 _ESPEAK_SEED = 1
 
 
-def speak_chunk(items: list[list[str]], voice: str, seed: int, wavs: Path, alignments: Path) -> None:
+def speak_chunk(items: list[list[str]], voice: str, seed: int, wavs: str, alignments: str) -> None:
     """Write wavs/ID.wav for every (id, text), then `alignments`, a JSON line each: the mark that the chunk is done."""
     lines = []
     for i, (name, text) in enumerate(items):
         speech = espeak.speak(text, voice, _ESPEAK_SEED if i == 0 else None)
         samples, n_pad = _padded(speech, f"{seed}/{name}")
-        with replacing(wavs / f"{name}.wav") as unfinished, wave.open(str(unfinished), "wb") as file:
+        with replacing(Path(wavs, f"{name}.wav")) as unfinished, wave.open(str(unfinished), "wb") as file:
             file.setnchannels(1)
             file.setsampwidth(2)
             file.setframerate(speech.sample_rate)
@@ -35,7 +35,7 @@ def speak_chunk(items: list[list[str]], voice: str, seed: int, wavs: Path, align
         phones = [[phone, onset + n_pad] for phone, onset in speech.phones]
         record = {"id": name, "sample_rate": speech.sample_rate, "n_samples": len(samples), "phones": phones}
         lines.append(json.dumps(record, ensure_ascii=False) + "\n")
-    write_text(alignments, "".join(lines))
+    write_text(Path(alignments), "".join(lines))
 
 
 def _padded(speech: espeak.Speech, noise_key: str) -> tuple[np.ndarray, int]:
@@ -49,5 +49,4 @@ def _padded(speech: espeak.Speech, noise_key: str) -> tuple[np.ndarray, int]:
 
 
 if __name__ == "__main__":
-    task = json.load(sys.stdin)
-    speak_chunk(task["items"], task["voice"], task["seed"], Path(task["wavs"]), Path(task["alignments"]))
+    speak_chunk(**json.load(sys.stdin))

@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from vitslite import randomness
 from vitslite.audio import AudioSettings, Features
 from vitslite.datasets.audio_cache import cached_clips
-from vitslite.datasets.collate import ClipReader, collate, fixed_keys, training_keys
+from vitslite.datasets.collate import ClipReader, collate
 from vitslite.datasets.corpus import Corpus, DataSettings, Utterance
 from vitslite.datasets.sampler import Sampler
 from vitslite.tensors import Batch
@@ -39,8 +40,7 @@ class Loader:
     ):
         self.utterances, self.data, self.hop_length, self.seed = utterances, data, audio.hop_length, seed
         self.sampler = Sampler([u.n_frames for u in utterances], data.batch_size, seed, rank, world_size)
-        self.steps_per_epoch = self.sampler.steps_per_epoch
-        self.pin_memory, self.pad_multiple = pin_memory, data.pad_multiple
+        self.pin_memory = pin_memory
         read = ClipReader(audio.sample_rate, audio.hop_length)
         self.clip = read if cache is None else cached_clips(utterances, read, cache)
 
@@ -52,7 +52,7 @@ class Loader:
         loader = DataLoader(
             _Steps(self, accumulate),
             batch_size=None,
-            sampler=_CountFrom(first_step),
+            sampler=itertools.count(first_step),
             num_workers=self.data.n_workers,
             worker_init_fn=_start_worker,
             generator=torch.Generator(),  # its own, so that starting a loader takes nothing from the global one
@@ -71,27 +71,23 @@ class Loader:
         """The fields of this rank's Batch for one part of a step."""
         chosen = [self.utterances[i] for i in self.sampler.batch(step, part, n_parts)]
         clips = [self.clip(u) for u in chosen]
-        return collate(chosen, clips, training_keys(chosen, self.seed, step), step, self.hop_length, self.pad_multiple)
+        keys = [randomness.key(self.seed, step, u.id) for u in chosen]
+        return collate(chosen, clips, keys, step, self.hop_length, self.data.pad_multiple)
 
 
 def fixed_batches(utterances: list[Utterance], batch_size: int, audio: AudioSettings, seed: int) -> list[Batch]:
-    """All `utterances` once, in order of length, with step 0 and keys that never change: for validation."""
+    """All `utterances` once, in order of length, for validation. The step is 0.
+
+    The key of an utterance never changes, so differences between two validations are the model's.
+    """
     read = ClipReader(audio.sample_rate, audio.hop_length)
     ordered = sorted(utterances, key=lambda u: (u.n_frames, u.id))
-    parts = [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
-    return [
-        Batch(**collate(part, [read(u) for u in part], fixed_keys(part, seed), 0, audio.hop_length)) for part in parts
-    ]
-
-
-class _CountFrom:
-    """first, first + 1, ... as often as it is iterated."""
-
-    def __init__(self, first: int):
-        self.first = first
-
-    def __iter__(self) -> Iterator[int]:
-        return itertools.count(self.first)
+    batches = []
+    for start in range(0, len(ordered), batch_size):
+        part = ordered[start : start + batch_size]
+        keys = [randomness.key(seed, "validation", u.id) for u in part]
+        batches.append(Batch(**collate(part, [read(u) for u in part], keys, 0, audio.hop_length)))
+    return batches
 
 
 class _Steps(Dataset):
@@ -120,5 +116,5 @@ class Data:
     features: Features  # on the device: 16-bit audio -> spectrograms
     loader: Loader  # step -> micro-batches
     validation: list[Batch]  # the same utterances and keys at every step
-    heard: list[Batch]  # some of them, for the recogniser
+    wer_batches: list[Batch]  # some of them, for the recogniser
     samples: Batch  # a few of them, to look at and listen to

@@ -31,9 +31,7 @@ class Skipped:
 
     def summary(self) -> list[str]:
         """One line per reason: count, reason, first example."""
-        first = {}
-        for reason, row, detail in self.entries:
-            first.setdefault(reason, f"{row.where}: {detail}")
+        first = {reason: f"{row.where}: {detail}" for reason, row, detail in reversed(self.entries)}
         return [f"{n} skipped, {reason}: {first[reason]}" for reason, n in self.counts().items()]
 
     def report(self) -> str:

@@ -14,7 +14,7 @@ from vitslite.tensors import sequence_mask
 def path_statistics(
     durations: Int[Tensor, "B L"], token_lengths: Int[Tensor, " B"], frame_lengths: Int[Tensor, " B"]
 ) -> dict[str, float]:
-    """What the durations alone tell. Cheap.
+    """What the durations alone show. Cheap.
 
     mas/zero_tokens             number of valid tokens without a frame; the search leaves none
     mas/max_duration            frames
@@ -43,7 +43,7 @@ def score_statistics(
     frame_lengths: Int[Tensor, " B"],
     previous: Int[Tensor, "B L"] | None = None,
 ) -> dict[str, float]:
-    """What the score says of the path in `durations`. Dear: a sweep over the frames.
+    """What the score says about the path in `durations`. Expensive: a sweep over the frames.
 
     mas/gap_per_frame       (log_sum over all paths - score of this path) / T, nats: what one path leaves out. Between 0
                             and mas/log_paths_per_frame for the best path; more for a path that is not

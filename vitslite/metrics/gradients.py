@@ -9,13 +9,16 @@ def matrix(model: nn.Module, terms: dict[str, Float[Tensor, ""]]) -> dict[str, f
     """The norm of the gradient of every term to every top-level module: "grad/<term>/<module>".
 
     Exactly 0.0 where a term does not reach a module: in VITS the KL alone trains the text encoder and the flow, and it
-    does not hear the decoder (docs/identities.md, T39). The graph stays, and `.grad` is not touched.
+    does not depend on the decoder (docs/identities.md, T39). The graph stays, and `.grad` is not touched.
     """
     modules = {name: [p for p in m.parameters() if p.requires_grad] for name, m in model.named_children()}
     parameters = [p for group in modules.values() for p in group]
     norms = {}
     for term, value in terms.items():
-        found = iter(_gradients(value, parameters))
+        gradients = (None,) * len(parameters)  # of a term that nothing here can change
+        if value.requires_grad:
+            gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+        found = iter(gradients)
         for name, group in modules.items():
             used = [g for g in (next(found) for _ in group) if g is not None]
             norms[f"grad/{term}/{name}"] = torch.nn.utils.get_total_norm(used).item() if used else 0.0
@@ -34,10 +37,3 @@ def gradient_norms(model: nn.Module, scale: float = 1.0) -> dict[str, float]:
         if gradients:
             norms[f"grad/{name}"] = scale * torch.nn.utils.get_total_norm(gradients).item()
     return norms
-
-
-def _gradients(value: Float[Tensor, ""], parameters: list[nn.Parameter]) -> tuple[Tensor | None, ...]:
-    """None for a parameter that `value` does not depend on."""
-    if not value.requires_grad:  # a term that nothing here can change
-        return (None,) * len(parameters)
-    return torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)

@@ -2,7 +2,29 @@
 
 Every estimator is read off whatever the run trains with, so that runs of different losses can be laid side by side.
 `latent_sums` reduces a batch to sums in float64, `merge` adds those of several batches, and `latent_statistics` makes
-the logged figures of them: the figures of all batches together, not a mean of means.
+the logged figures of them: the figures of all batches together, not a mean of means. The KL is in nats per frame unless
+said otherwise; its estimators are in objectives/kl.py.
+
+kl/half_analytic, kl/monte_carlo,   unbiased estimates from the same sample; they differ by (eps^2 - 1) / 2 and
+kl/optimal_control_variate          c (eps^2 - 1) alone, c = (1 - r^2) / 2, r = std_q / std_p
+kl/k3                               w - 1 - ln w, w = p(z) / q(z) of a whole frame: unbiased, never negative, and of
+                                    infinite variance where std_p^2 >= 2 std_q^2, so rarely near the others
+kl/closed_form, kl/pushed_mean      no noise, but true only in the cases of objectives/kl.py
+kl/normaliser, kl/quadratic, kl/minus_log_det           the three parts of half_analytic
+kl/standard_error                   of half_analytic over these frames: std / sqrt N
+kl/noise_floor                      sqrt(D / 2 / N): what the standard error is at q = p, whatever one does
+kl/negative_elements, kl/negative_frames                shares; 0.683 of the elements are negative at q = p
+kl/per_element, kl/bits_per_second  half_analytic in other units
+
+latent/posterior_log_std, .._min, .._max, latent/prior_log_std      mean and extremes over elements
+latent/ratio                exp of the mean of log_std_q - log_std_p
+latent/narrow_posterior     share of elements with std_q < std_p / sqrt 2, where half_analytic has less variance
+                            than monte_carlo
+latent/noise_square         mean eps^2, which must be near 1
+latent/active_units         channels where the variance of q.mean over frames exceeds 0.01
+latent/active_kl_units      channels whose closed form exceeds 0.01 nats per frame
+latent/snr_db               10 log10(sum_c Var(mean_c) / sum_c E[std_c^2]); at least -100
+latent/flow_move            ||z_p - z|| / ||z||
 """
 
 import math
@@ -13,7 +35,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitslite.objectives import kl
-from vitslite.tensors import LOG_2PI, Gaussian, Latents, Outputs, SoftGaussian
+from vitslite.tensors import LOG_2PI, Latents, Outputs
 
 ACTIVE_VARIANCE = 0.01  # of q.mean over frames (Burda et al. 2016, section 5.2)
 ACTIVE_KL = 0.01  # nats per frame
@@ -30,7 +52,6 @@ class LatentSums:
     largest: Float[Tensor, ""]
 
     def merge(self, other: "LatentSums") -> "LatentSums":
-        """The sums of both batches together."""
         return LatentSums(
             {name: value + other.totals[name] for name, value in self.totals.items()},
             {name: value + other.channels[name] for name, value in self.channels.items()},
@@ -87,29 +108,19 @@ def latent_sums(outputs: Outputs) -> LatentSums:
 
 
 def latent_statistics(sums: LatentSums, frames_per_second: float) -> dict[str, float]:
-    """The figures of `kl_statistics` and `width_statistics` in one dictionary."""
-    return kl_statistics(sums, frames_per_second) | width_statistics(sums)
-
-
-def kl_statistics(sums: LatentSums, frames_per_second: float) -> dict[str, float]:
-    """The KL, nats per frame unless said otherwise. See objectives/kl.py for the estimators.
-
-    kl/half_analytic, kl/monte_carlo,   unbiased estimates from the same sample; they differ by (eps^2 - 1) / 2 and
-    kl/optimal_control_variate          c (eps^2 - 1) alone, c = (1 - r^2) / 2, r = std_q / std_p
-    kl/k3                               w - 1 - ln w, w = p(z) / q(z) of a whole frame: unbiased, never negative, and of
-                                        infinite variance where std_p^2 >= 2 std_q^2, so rarely near the others
-    kl/closed_form, kl/pushed_mean      no noise, but true only in the cases of objectives/kl.py
-    kl/normaliser, kl/quadratic, kl/minus_log_det           the three parts of half_analytic
-    kl/standard_error                   of half_analytic over these frames: std / sqrt N
-    kl/noise_floor                      sqrt(D / 2 / N): what the standard error is at q = p, whatever one does
-    kl/negative_elements, kl/negative_frames                shares; 0.683 of the elements are negative at q = p
-    kl/per_element, kl/bits_per_second  half_analytic in other units; `frames_per_second` = sample_rate / hop_length
-    """
-    total, channels, n_frames, n_channels = _on_host(sums)
+    """All figures of the module's docstring. `frames_per_second` = sample_rate / hop_length."""
+    # The device is waited for twice: totals, and means over frames by channel.
+    total = dict(zip(sums.totals, torch.stack(list(sums.totals.values())).tolist(), strict=True))
+    n_frames = total["frames"]
+    means = torch.stack(list(sums.channels.values())).cpu() / n_frames
+    channels, n_channels = dict(zip(sums.channels, means, strict=True)), means.shape[1]
     per_frame = {name: value / n_frames for name, value in total.items()}
+    per_element = {name: value / (n_frames * n_channels) for name, value in total.items()}
     half = per_frame["half"]
-    variance = max(0.0, total["half_square"] - n_frames * half**2) / max(1.0, n_frames - 1)
+    half_variance = max(0.0, total["half_square"] - n_frames * half**2) / max(1.0, n_frames - 1)
     c = 0.5 * (1 - channels["ratio_square"])
+    mean_variance = (channels["mean_square"] - channels["mean"] ** 2).clamp(min=0)
+    snr = (mean_variance.sum() / channels["variance"].sum()).item()
     return {
         "kl/half_analytic": half,
         "kl/monte_carlo": per_frame["monte_carlo"],
@@ -120,33 +131,12 @@ def kl_statistics(sums: LatentSums, frames_per_second: float) -> dict[str, float
         "kl/normaliser": per_frame["normaliser"],
         "kl/quadratic": per_frame["quadratic"],
         "kl/minus_log_det": -per_frame["log_det"],
-        "kl/standard_error": (variance / n_frames) ** 0.5,
+        "kl/standard_error": (half_variance / n_frames) ** 0.5,
         "kl/noise_floor": (n_channels / 2 / n_frames) ** 0.5,
         "kl/negative_elements": per_frame["negative"] / n_channels,
         "kl/negative_frames": per_frame["negative_frames"],
         "kl/per_element": half / n_channels,
         "kl/bits_per_second": half * frames_per_second / math.log(2),
-    }
-
-
-def width_statistics(sums: LatentSums) -> dict[str, float]:
-    """How wide posterior and prior are, and how many channels say anything.
-
-    latent/posterior_log_std, .._min, .._max, latent/prior_log_std      mean and extremes over elements
-    latent/ratio                exp of the mean of log_std_q - log_std_p
-    latent/narrow_posterior     share of elements with std_q < std_p / sqrt 2, where half_analytic has less variance
-                                than monte_carlo
-    latent/noise_square         mean eps^2, which must be near 1
-    latent/active_units         channels where the variance of q.mean over frames exceeds 0.01
-    latent/active_kl_units      channels whose closed form exceeds 0.01 nats per frame
-    latent/snr_db               10 log10(sum_c Var(mean_c) / sum_c E[std_c^2]); at least -100
-    latent/flow_move            ||z_p - z|| / ||z||
-    """
-    total, channels, n_frames, n_channels = _on_host(sums)
-    per_element = {name: value / (n_frames * n_channels) for name, value in total.items()}
-    variance = (channels["mean_square"] - channels["mean"] ** 2).clamp(min=0)
-    snr = (variance.sum() / channels["variance"].sum()).item()
-    return {
         "latent/posterior_log_std": per_element["q_log_std"],
         "latent/posterior_log_std_min": sums.smallest.item(),
         "latent/posterior_log_std_max": sums.largest.item(),
@@ -154,7 +144,7 @@ def width_statistics(sums: LatentSums) -> dict[str, float]:
         "latent/ratio": math.exp(per_element["q_log_std"] - per_element["p_log_std"]),
         "latent/narrow_posterior": per_element["narrow"],
         "latent/noise_square": channels["noise_square"].mean().item(),
-        "latent/active_units": float((variance > ACTIVE_VARIANCE).sum()),
+        "latent/active_units": float((mean_variance > ACTIVE_VARIANCE).sum()),
         "latent/active_kl_units": float((channels["closed_form"] > ACTIVE_KL).sum()),
         "latent/snr_db": 10 * math.log10(max(snr, LEAST_SNR)),
         "latent/flow_move": (total["move_square"] / total["z_square"]) ** 0.5,
@@ -163,22 +153,10 @@ def width_statistics(sums: LatentSums) -> dict[str, float]:
 
 def in_float64(x: Latents) -> Latents:
     """The same numbers in float64. The flow stays as it is, so `at` is not for these."""
-    p = x.p
-    if isinstance(p, SoftGaussian):
-        p = SoftGaussian(Gaussian(*(v.double() for v in p.tokens)), p.weight.double())
-    else:
-        p = Gaussian(*(v.double() for v in p))
-    q = Gaussian(*(v.double() for v in x.q))
+    q, p = x.q.map(Tensor.double), x.p.map(Tensor.double)
     return x._replace(q=q, p=p, z=x.z.double(), z_p=x.z_p.double(), log_det=x.log_det.double())
 
 
 def _valid(value: Tensor, x: Latents) -> Float[Tensor, "B D T"]:
     """0 on padding, also where it holds NaN or infinity."""
     return value.double().masked_fill(~x.mask, 0)
-
-
-def _on_host(sums: LatentSums) -> tuple[dict[str, float], dict[str, Float[Tensor, " D"]], float, int]:
-    """Totals; means over frames by channel; the numbers of frames and channels. Waits for the device twice."""
-    total = dict(zip(sums.totals, torch.stack(list(sums.totals.values())).tolist(), strict=True))
-    means = torch.stack(list(sums.channels.values())).cpu() / total["frames"]
-    return total, dict(zip(sums.channels, means, strict=True)), total["frames"], means.shape[1]

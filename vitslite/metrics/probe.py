@@ -55,23 +55,19 @@ def sampling_variance(x: Latents) -> dict[str, float]:
     behind one, r is not that of f(z), elements of a frame depend on each other, and the two part.
     half_analytic is the quieter one where r < 1 / sqrt 2.
     """
-    estimators = {"half_analytic": kl.half_analytic, "monte_carlo": kl.monte_carlo}
-    values = {name: [] for name in estimators}
-    for k in range(1, N_SAMPLES + 1):
-        drawn = in_float64(kl.redrawn(x, k))
-        for name, estimator in estimators.items():
-            values[name].append(estimator(drawn))
+    samples = [in_float64(kl.redrawn(x, k)) for k in range(1, N_SAMPLES + 1)]
     pushed = in_float64(x.at(x.q.mean)).z_p
     x = in_float64(x)
     ratio = torch.exp(2 * (x.q.log_std - x.p.log_std))
     shift = (pushed - x.p.mean) ** 2 * torch.exp(-2 * x.p.log_std) * ratio
-    found = {name: torch.stack(v).var(0) for name, v in values.items()}
-    theory = {
+    variances = {
+        "half_analytic": torch.stack([kl.half_analytic(sample) for sample in samples]).var(0),
+        "monte_carlo": torch.stack([kl.monte_carlo(sample) for sample in samples]).var(0),
         "half_analytic_theory": shift + 0.5 * ratio**2,
         "monte_carlo_theory": shift + 0.5 * (ratio - 1) ** 2,
     }
     n_elements = x.mask.sum() * x.z.shape[1]
     return {
         f"kl/variance_{name}": (value.masked_fill(~x.mask, 0).sum() / n_elements).item()
-        for name, value in (found | theory).items()
+        for name, value in variances.items()
     }

@@ -4,7 +4,6 @@ A recogniser measures whether the words come through, not whether the voice is p
 recordings belong beside every figure.
 """
 
-import functools
 import os
 import re
 import unicodedata
@@ -35,7 +34,7 @@ class NotInstalledError(ValueError):
 
 @runtime_checkable
 class Recogniser(Protocol):
-    """Speech to words. The same samples give the same words, whatever was heard before."""
+    """Speech to words. The same samples give the same words, whatever came before them."""
 
     name: str  # with what it knows, for reports
 
@@ -57,24 +56,24 @@ def words(text: str) -> list[str]:
     return [word for word in (w.strip("'") for w in plain.split()) if word]
 
 
-def count_errors(text: str, heard: str) -> Counts:
-    """Edit distances of what was heard from the text, in words and in characters (spaces included).
+def count_errors(text: str, hypothesis: str) -> Counts:
+    """Edit distances of a recogniser's `hypothesis` from the text, in words and in characters (spaces included).
 
     ValueError for a text without words: it has no error rate.
     """
-    wanted, got = " ".join(words(text)), " ".join(words(heard))
-    if not wanted:
+    reference, hypothesis = " ".join(words(text)), " ".join(words(hypothesis))
+    if not reference:
         raise ValueError(f"text {text!r}: no words to recognise")
-    by_word, by_character = jiwer.process_words(wanted, got), jiwer.process_characters(wanted, got)
-    n_errors = [x.substitutions + x.deletions + x.insertions for x in (by_word, by_character)]
-    return Counts(n_errors[0], len(wanted.split()), n_errors[1], len(wanted))
+    found = jiwer.process_words(reference, hypothesis), jiwer.process_characters(reference, hypothesis)
+    by_word, by_character = (x.substitutions + x.deletions + x.insertions for x in found)
+    return Counts(by_word, len(reference.split()), by_character, len(reference))
 
 
 def build_recogniser(kind: str, is_demo: bool = False, language: str = "en-us") -> Recogniser | None:
     """`kind`: auto, grammar, pocketsphinx, none, a pipeline of torchaudio, or the folder of a transformers model.
 
-    auto is pocketsphinx: with the demo corpus's grammar where the corpus is that, with its language model elsewhere;
-    nobody for languages other than English. ValueError: an unknown kind, or one whose package or weights are not here.
+    auto is pocketsphinx: with the grammar of the demo corpus where that is the corpus, with its language model
+    elsewhere; none for languages other than English. ValueError: an unknown kind, or a missing package or weights.
     """
     if kind == "auto":
         kind = "grammar" if is_demo else "pocketsphinx" if language.startswith("en") else "none"
@@ -97,15 +96,15 @@ def build_recogniser(kind: str, is_demo: bool = False, language: str = "en-us") 
 class PocketSphinx:
     """CMU PocketSphinx with the US English model of its wheel: small, offline, on the CPU.
 
-    With a grammar it hears the grammar's sentences alone, which makes it sharp on synthetic voices. Without, it has a
-    general trigram language model, fit for real voices.
+    With a grammar it recognises only the grammar's sentences, which makes it accurate on synthetic voices. Without one,
+    it has a general trigram language model, fit for real voices.
     """
 
     def __init__(self, grammar: Grammar | None = None):
         self._decoder = _sphinx_decoder(has_language_model=grammar is None)
         self.name = f"pocketsphinx {version('pocketsphinx')}, {'demo grammar' if grammar else 'its language model'}"
         if grammar:
-            arcs = grammar_arcs(grammar, self._pronounceable)
+            arcs = grammar_arcs(grammar, lambda word: self._decoder.lookup_word(word) is not None)
             self._decoder.add_fsg("demo", self._decoder.create_fsg("demo", _FIRST, _LAST, arcs))
             self._decoder.activate_search("demo")
 
@@ -113,9 +112,6 @@ class PocketSphinx:
         _decode(self._decoder, wav, sample_rate)
         best = self._decoder.hyp()
         return re.sub(r"\(\d+\)", "", best.hypstr) if best else ""  # "the(2)" is a second pronunciation
-
-    def _pronounceable(self, word: str) -> bool:
-        return self._decoder.lookup_word(word) is not None
 
 
 class WordAligner:
@@ -134,9 +130,9 @@ class WordAligner:
             return None
         decoder.set_align_text(" ".join(spoken))
         _decode(decoder, wav, sample_rate)
-        found = [s.start_frame for s in decoder.seg()] if decoder.hyp() else []
-        names = [re.sub(r"\(\d+\)", "", s.word) for s in decoder.seg()] if found else []
-        starts = [frame for frame, name in zip(found, names, strict=True) if not name.startswith("<")]
+        if not decoder.hyp():
+            return None
+        starts = [s.start_frame for s in decoder.seg() if not s.word.startswith("<")]  # "<sil>" is no word
         if len(starts) != len(spoken):
             return None
         seconds = [start / SPHINX_FRAMES_PER_SECOND - _PAD_SECONDS for start in starts]
@@ -229,14 +225,8 @@ def prepared(wav: Float[np.ndarray, " S"], sample_rate: int) -> Float[np.ndarray
     wav = resampled(wav, sample_rate, SAMPLE_RATE) if len(wav) else wav
     loudest = np.abs(wav).max(initial=0.0)
     scale = _PEAK / loudest if loudest > 0 else 1.0
-    pad = _padding()
-    return np.concatenate([pad, wav * np.float32(scale), pad])
-
-
-@functools.cache
-def _padding() -> Float[np.ndarray, " S"]:
-    noise = np.random.default_rng(0).normal(0, _PAD_LEVEL, int(_PAD_SECONDS * SAMPLE_RATE))
-    return noise.astype(np.float32)
+    noise = np.random.default_rng(0).normal(0, _PAD_LEVEL, int(_PAD_SECONDS * SAMPLE_RATE)).astype(np.float32)
+    return np.concatenate([noise, wav * np.float32(scale), noise])
 
 
 def _not_installed(package: str) -> NotInstalledError:

@@ -10,7 +10,6 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import wandb
@@ -56,7 +55,6 @@ class Tracker:
         self.place = _place(self._run)
 
     def rewind(self, step: int) -> None:
-        """Forget rows after `step`: a resumed run writes them again."""
         if self.enabled:
             runs.rewind(self.run_dir, step)
 
@@ -87,18 +85,15 @@ class Tracker:
             self._run.summary.update(values)
 
     def rows(self) -> list[runs.Row]:
-        """Everything logged so far."""
         return runs.read_rows(self.run_dir)
 
     def __enter__(self) -> "Tracker":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         """Close the W&B run, failed or not: the next job of a sweep must not log into it."""
         if self._run is not None:
-            self._run.finish(exit_code=int(error is not None))
+            self._run.finish(exit_code=int(kind is not None))
             self._run = None
 
 
@@ -137,7 +132,7 @@ def _start_wandb(settings: TrackingSettings, run_dir: Path, **described: Any) ->
         print(f"W&B: cannot reach the server ({str(error).splitlines()[0]}); this run is logged offline", flush=True)
         (run_dir / "wandb_id").unlink()  # the failed attempt holds on to its id for as long as this process lives
         run = _init("offline", settings, run_dir, **described)
-    (run_dir / "wandb_id").write_text(run.id)  # under `wandb agent` it is the agent who chooses
+    (run_dir / "wandb_id").write_text(run.id)  # under `wandb agent` the agent chooses it
     run.define_metric("step")
     run.define_metric("*", step_metric="step")  # W&B's own counter would drop the steps a resumed run repeats
     return run
@@ -149,7 +144,7 @@ def _mode(settings: TrackingSettings) -> str:
         mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
     if mode == "online" and not _has_key():
         print("W&B: no API key (`wandb login` stores one); this run is logged offline", flush=True)
-        mode = "offline"
+        return "offline"
     return mode
 
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from vitslite import audio
+from vitslite.audio import write_wav
 from vitslite.datasets.loader import Data
 from vitslite.files import write_text
 from vitslite.metrics import recognition
@@ -39,18 +39,18 @@ class ValidationSettings:
 
 
 class Validator:
-    """Runs on the main rank alone. `model` is whatever is to be judged: the average of the weights, if there is one."""
+    """Runs on the main rank alone. `model` is the average of the weights, if there is one, else as it is trained."""
 
     def __init__(
         self, data: Data, objective: Objective, recogniser: Recogniser | None, device: torch.device, run_dir: Path
     ):
-        self.data = data
+        self.data, self.audio = data, data.audio
         self.objective = objective
         self.recogniser = recogniser
         self.device = device
         self.run_dir = run_dir
         self.utterances = {u.id: u for u in data.corpus.validation}
-        self._heard_in_recordings: dict[str, str] = {}
+        self._hypotheses_of_recordings: dict[str, str] = {}  # by id
 
     @torch.no_grad()
     def losses(self, model: nn.Module) -> dict[str, float]:
@@ -68,19 +68,17 @@ class Validator:
                 sums.append(latent_sums(outputs))
             paths.append(path_statistics(outputs.durations, batch.token_lengths, batch.frame_lengths))
             errors += self._alignment_errors(batch, outputs.durations)
-        metrics = {f"val/loss/{name}": value for name, value in terms.items()}
-        merged = functools.reduce(LatentSums.merge, sums)
-        statistics = latent_statistics(merged, self.data.audio.frames_per_second)
-        metrics |= {f"val/{key}": value for key, value in statistics.items()}
+        metrics = {f"loss/{name}": value for name, value in terms.items()}
+        metrics |= latent_statistics(functools.reduce(LatentSums.merge, sums), self.audio.frames_per_second)
         frames = [float(b.frame_lengths.sum()) for b in self.data.validation]
         for key in ("mas/log_paths_per_frame", "mas/diagonality"):
-            metrics[f"val/{key}"] = float(np.average([p[key] for p in paths], weights=frames))
+            metrics[key] = float(np.average([p[key] for p in paths], weights=frames))
         if errors:
             error = np.concatenate(errors)
-            metrics["val/mas/error_ms"] = float(error.mean())
-            metrics["val/mas/error_median_ms"] = float(np.median(error))
-            metrics["val/mas/within_50ms"] = float((error <= 50).mean())
-        return metrics
+            metrics["mas/error_ms"] = float(error.mean())
+            metrics["mas/error_median_ms"] = float(np.median(error))
+            metrics["mas/within_50ms"] = float((error <= 50).mean())
+        return {f"val/{key}": value for key, value in metrics.items()}
 
     @torch.no_grad()
     def intelligibility(self, model: nn.Module) -> dict[str, float]:
@@ -88,13 +86,13 @@ class Validator:
         if self.recogniser is None:
             return {}
         totals: dict[str, np.ndarray] = {}
-        for batch in self.data.heard:
+        for batch in self.data.wer_batches:
             for name, wavs in self._recordings(model, self._prepare(batch)).items():
                 text = self.utterances[name].text
                 if not recognition.words(text):
                     continue  # "&" has a sound, but no word to look for
-                for kind, heard in self._hear(name, wavs).items():
-                    totals[kind] = totals.get(kind, 0) + np.array(recognition.count_errors(text, heard))
+                for kind, hypothesis in self._transcribe(name, wavs).items():
+                    totals[kind] = totals.get(kind, 0) + np.array(recognition.count_errors(text, hypothesis))
         rates = {}
         for kind, (word_errors, words, character_errors, characters) in totals.items():
             rates[f"val/wer/{kind}"] = word_errors / words
@@ -112,28 +110,22 @@ class Validator:
         files, shown = {}, []
         for i, (name, wavs) in enumerate(self._recordings(model, batch).items()):
             n_tokens, n_frames = int(batch.token_lengths[i]), int(batch.frame_lengths[i])
+            utterance, mels = self.utterances[name], {}
             for kind, wav in wavs.items():
-                path = folder / f"{name}_{kind}.wav"
-                audio.write_wav(path, wav, self.data.audio.sample_rate)
-                files[f"audio/{kind}_{i}"] = path
-            utterance = self.utterances[name]
-            onsets = utterance.onsets and [(t, s / self.data.audio.hop_length) for t, s in utterance.onsets]
+                files[f"audio/{kind}_{i}"] = path = folder / f"{name}_{kind}.wav"
+                write_wav(path, wav, self.audio.sample_rate)
+                mels[f"{kind}, {len(wav) / self.audio.sample_rate:.2f} s"] = self._log_mel(wav)
+            title = f"step {step}: {utterance.text}"
             files[f"alignment/{i}"] = figures.alignment(
                 folder / f"{name}_alignment.png",
                 log_lik[i, :n_tokens, :n_frames],
                 durations[i, :n_tokens],
                 self.data.corpus.frontend.names(utterance.tokens),
-                onsets,
-                f"step {step}: {utterance.text}",
+                utterance.onsets and [(token, sample / self.audio.hop_length) for token, sample in utterance.onsets],
+                title,
             )
-            mels = {
-                f"{kind}, {len(wav) / self.data.audio.sample_rate:.2f} s": self._log_mel(wav)
-                for kind, wav in wavs.items()
-            }
-            shown.append({"id": name, "text": utterance.text, "heard": self._hear(name, wavs)})
-            files[f"spectrogram/{i}"] = figures.spectrograms(
-                folder / f"{name}_spectrograms.png", mels, f"step {step}: {utterance.text}"
-            )
+            files[f"spectrogram/{i}"] = figures.spectrograms(folder / f"{name}_spectrograms.png", mels, title)
+            shown.append({"id": name, "text": utterance.text, "heard": self._transcribe(name, wavs)})
         write_text(folder / "samples.json", json.dumps(shown, ensure_ascii=False, indent=1))  # samples_page.py reads it
         return files
 
@@ -143,7 +135,7 @@ class Validator:
         spoken = model.infer(batch.tokens, batch.token_lengths, batch.keys)
         wavs = {}
         for i, name in enumerate(batch.ids):
-            n_samples = int(batch.frame_lengths[i]) * self.data.audio.hop_length
+            n_samples = int(batch.frame_lengths[i]) * self.audio.hop_length
             cut = {
                 "recording": batch.audio[i, 0, :n_samples],
                 "copy": copies[i, 0, :n_samples],
@@ -152,11 +144,11 @@ class Validator:
             wavs[name] = {kind: wav.float().cpu().numpy() for kind, wav in cut.items()}
         return wavs
 
-    def _hear(self, name: str, wavs: dict[str, Float[np.ndarray, " _"]]) -> dict[str, str]:
-        """What the recogniser understands; of the recording, which does not change, it is asked once."""
+    def _transcribe(self, name: str, wavs: dict[str, Float[np.ndarray, " _"]]) -> dict[str, str]:
+        """The recogniser's hypothesis for each wav. The recording does not change, so it is transcribed only once."""
         if self.recogniser is None:
             return {}
-        rate, known = self.data.audio.sample_rate, self._heard_in_recordings
+        rate, known = self.audio.sample_rate, self._hypotheses_of_recordings
         with torch.autocast(self.device.type, enabled=False):  # the recogniser is a measure, not a part of the model
             if name not in known:
                 known[name] = self.recogniser.transcribe(wavs["recording"], rate)
@@ -172,9 +164,10 @@ class Validator:
         return self.data.features(batch.to(self.device))
 
     def _alignment_errors(self, batch: Batch, durations: torch.Tensor) -> list[np.ndarray]:
-        settings, blanks = self.data.audio, self.data.corpus.frontend.settings.blanks
+        blanks = self.data.corpus.frontend.settings.blanks
+        known = [(i, self.utterances[name].onsets) for i, name in enumerate(batch.ids)]
         return [
-            onset_errors(durations[i], self.utterances[name].onsets, settings.hop_length, settings.sample_rate, blanks)
-            for i, name in enumerate(batch.ids)
-            if self.utterances[name].onsets
+            onset_errors(durations[i], onsets, self.audio.hop_length, self.audio.sample_rate, blanks)
+            for i, onsets in known
+            if onsets
         ]

@@ -13,8 +13,8 @@ from vitslite.tensors import Batch, DiscriminatorOutput, Outputs, slice_segments
 
 
 def discriminator_loss(both: list[DiscriminatorOutput]) -> Float[Tensor, " B"]:
-    """sum_k mean (1 - D_k(y))^2 + mean D_k(y_hat)^2. Judged together: B recordings y, then B reconstructions y_hat."""
-    scores = [judgement.score.float().chunk(2) for judgement in both]
+    """sum_k mean (1 - D_k(y))^2 + mean D_k(y_hat)^2. `both`: B recordings y, then B reconstructions y_hat."""
+    scores = [output.score.float().chunk(2) for output in both]
     return _sum([_mean((1 - real) ** 2) + _mean(fake**2) for real, fake in scores])
 
 
@@ -37,7 +37,7 @@ def feature_matching(real: list[DiscriminatorOutput], fake: list[DiscriminatorOu
 def excerpts(
     outputs: Outputs, batch: Batch, segment_frames: int, hop_length: int
 ) -> tuple[Float[Tensor, "B 1 N"], Float[Tensor, "B 1 N"]]:
-    """The same random stretch of the recording and of the reconstruction: what the discriminators judge.
+    """The same random stretch of the recording and of the reconstruction: the input of the discriminators.
 
     Whole when the model already decodes no more than that.
     """

@@ -102,7 +102,7 @@ def sticking_the_landing(x: Latents) -> Float[Tensor, "B D T"]:
     Unbiased, since the part left out has expectation zero. No gradient noise where q = p; less than the other
     estimators where r > 1 / sqrt(2). Source: Roeder et al. 2017, equation 8.
     """
-    return Gaussian(x.q.mean.detach(), x.q.log_std.detach()).log_prob(x.z) - x.p.log_prob(x.z_p) - x.log_det
+    return x.q.map(Tensor.detach).log_prob(x.z) - x.p.log_prob(x.z_p) - x.log_det
 
 
 # ------------------------------------------------------------------------ without sampling, true in special cases
@@ -154,18 +154,6 @@ def likelihood(x: Latents) -> Float[Tensor, "B D T"]:
     return -x.p.log_prob(x.z_p) - x.log_det
 
 
-ESTIMATORS: dict[str, Estimator] = {
-    f.__name__: f
-    for f in (
-        half_analytic,
-        monte_carlo,
-        optimal_control_variate,
-        antithetic,
-        k_sample,
-        sticking_the_landing,
-        closed_form,
-        pushed_mean,
-        carried_mean,
-        likelihood,
-    )
-}
+UNBIASED = (half_analytic, monte_carlo, optimal_control_variate, antithetic, k_sample, sticking_the_landing)
+WITHOUT_SAMPLING = (closed_form, pushed_mean, carried_mean)
+ESTIMATORS: dict[str, Estimator] = {f.__name__: f for f in (*UNBIASED, *WITHOUT_SAMPLING, likelihood)}

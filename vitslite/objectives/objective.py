@@ -28,9 +28,8 @@ from torch import Tensor, nn
 from vitslite.audio import AudioSettings
 from vitslite.objectives import adversarial
 from vitslite.objectives.kl import ESTIMATORS, Estimator, without_log_det
-from vitslite.objectives.prior import prior_mel
 from vitslite.objectives.proposed import PROPOSED
-from vitslite.objectives.reconstruction import MelReconstruction
+from vitslite.objectives.reconstruction import MelReconstruction, prior_mel
 from vitslite.objectives.regularisers import RegulariserSettings, prior_side, regularised, weight_factor
 from vitslite.tensors import Batch, DiscriminatorOutput, Latents, Outputs
 
@@ -116,7 +115,7 @@ class Objective(nn.Module):
         fake: list[DiscriminatorOutput] | None = None,
         step: int | None = None,
     ) -> Losses:
-        """All terms of one micro-batch. `real` and `fake` are what the discriminators said, where there are any.
+        """All terms of one micro-batch. `real` and `fake` are the discriminators' outputs, where there are any.
 
         The weight of the KL follows its schedule where a `step` is given.
         """

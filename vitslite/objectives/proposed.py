@@ -1,6 +1,6 @@
 """Proposed fixes for a negative KL (abs, clamp), wrong on purpose, so that one can see what they do.
 
-None of it changes what it was meant to mend, the noise of a single sample; each changes the objective instead. Where
+None of it changes what it was meant to fix, the noise of a single sample; each changes the objective instead. Where
 q = p, that is where the KL is zero and nothing should move:
 
                           value     gradient to log_std_q     its own minimum, at r = std_q / std_p

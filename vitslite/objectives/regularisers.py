@@ -5,6 +5,7 @@ The KL has two sides. It pulls the posterior to the prior (q side) and the prior
 learning; the functions here weaken one side and leave the other whole.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -13,10 +14,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from vitslite.objectives.kl import Estimator
-from vitslite.tensors import Gaussian, Latents, SoftGaussian
+from vitslite.tensors import Latents
 
 SCHEDULES = ("constant", "warmup", "cyclic")
-BALANCES = ("none", "sides", "channels")
 
 
 @dataclass
@@ -30,7 +30,7 @@ class RegulariserSettings:
     floor: float = field(default=1e-4, metadata={"at_least": 0, "at_most": 1})
     free_bits: float = field(default=0.0, metadata={"at_least": 0})  # nats per channel and frame that cost nothing
     # sides: prior and posterior by `prior_share`; channels: as NVAE balances its groups
-    balance: str = field(default="none", metadata={"choices": BALANCES})
+    balance: str = field(default="none", metadata={"choices": ("none", "sides", "channels")})
     prior_share: float = field(default=0.8, metadata={"at_least": 0, "at_most": 1})  # of the gradient, to the prior
 
 
@@ -39,7 +39,7 @@ def weight_factor(settings: RegulariserSettings, step: int) -> float:
 
     warmup: step / steps up to 1. cyclic: the same over the first half of every `steps` steps, then 1 (Fu et al. 2019).
     Adam divides gradients by their size, so text encoder and flow, which get nothing but the KL, hardly notice a small
-    factor; the posterior, which also hears the decoder, does.
+    factor; the posterior, which the decoder trains too, does.
     """
     if settings.schedule == "constant":
         return 1.0
@@ -87,30 +87,17 @@ def channel_coefficients(elements: Float[Tensor, "B D T"], mask: Bool[Tensor, "B
 
 def prior_side(x: Latents) -> Latents:
     """KL(sg[q] || p): the same value, gradient to the prior and the flow alone."""
-    q = Gaussian(x.q.mean.detach(), x.q.log_std.detach())
-    if x.flow is None:
-        return x._replace(q=q, z=x.z.detach(), z_p=x.z_p.detach())
-    return x._replace(q=q).at(x.z.detach())
+    x = x._replace(q=x.q.map(Tensor.detach))
+    return x._replace(z=x.z.detach(), z_p=x.z_p.detach()) if x.flow is None else x.at(x.z.detach())
 
 
 def posterior_side(x: Latents) -> Latents:
     """KL(q || sg[p]): the same value, gradient to the posterior alone. The flow belongs to the prior."""
-    p = x.p
-    if isinstance(p, SoftGaussian):
-        p = p._replace(tokens=Gaussian(*(v.detach() for v in p.tokens)))
-    else:
-        p = Gaussian(p.mean.detach(), p.log_std.detach())
-    return x._replace(p=p) if x.flow is None else x._replace(p=p, flow=_Fixed(x.flow)).at(x.z)
+    x = x._replace(p=x.p.map(Tensor.detach))
+    return x if x.flow is None else x._replace(flow=_without_parameter_gradients(x.flow)).at(x.z)
 
 
-class _Fixed:
-    """A flow whose parameters get no gradient, while what passes through it does."""
-
-    def __init__(self, flow: nn.Module):
-        self.flow = flow
-        self.values = {name: v.detach() for name, v in [*flow.named_parameters(), *flow.named_buffers()]}
-
-    def __call__(
-        self, z: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]
-    ) -> tuple[Float[Tensor, "B D T"], Float[Tensor, "B D T"]]:
-        return functional_call(self.flow, self.values, (z, mask))
+def _without_parameter_gradients(flow: nn.Module) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """The flow with its parameters held fixed; gradients still pass through to its input."""
+    values = {name: v.detach() for name, v in [*flow.named_parameters(), *flow.named_buffers()]}
+    return lambda z, mask: functional_call(flow, values, (z, mask))

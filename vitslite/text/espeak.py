@@ -34,6 +34,7 @@ class Speech(NamedTuple):
 
 
 class _Id(ctypes.Union):
+    # `string` ends with a NUL only if there is room for one.
     _fields_ = [("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8)]
 
 
@@ -54,7 +55,7 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 
 def version() -> str:
-    return _library().espeak_Info(None).decode()
+    return _started()[0].espeak_Info(None).decode()
 
 
 def clauses(text: str, voice: str) -> list[Clause]:
@@ -64,7 +65,8 @@ def clauses(text: str, voice: str) -> list[Clause]:
     start = ctypes.addressof(buffer)
     position, found = ctypes.c_void_p(start), []
     with _lock:
-        library = _set_voice(voice)
+        library, _ = _started()
+        _set_voice(library, voice)
         while position.value is not None:
             begin = position.value - start
             phonemes = library.espeak_TextToPhonemes(ctypes.byref(position), _UTF8, _IPA | ord("_") << 8).decode()
@@ -83,13 +85,14 @@ def speak(text: str, voice: str, random_seed: int | None = None) -> Speech:
         i = 0
         while events[i].type:
             if events[i].type == _PHONEME_EVENT:
-                phones.append((_name(events[i]), events[i].sample))
+                phones.append((events[i].id.string.decode(errors="ignore"), events[i].sample))
             i += 1
         return 0
 
     encoded, callback = text.encode(), _Callback(receive)
     with _lock:
-        library = _set_voice(voice)
+        library, sample_rate = _started()
+        _set_voice(library, voice)
         if random_seed is not None:
             library.espeak_ng_SetRandSeed(random_seed)
         library.espeak_SetSynthCallback(callback)
@@ -99,25 +102,12 @@ def speak(text: str, voice: str, random_seed: int | None = None) -> Speech:
         status = library.espeak_Synth(encoded, len(encoded) + 1, 0, 1, 0, _UTF8, None, None)
     if status:
         raise RuntimeError(f"espeak-ng failed with status {status} at {text!r}")
-    return Speech(np.concatenate(pieces) if pieces else np.zeros(0, np.int16), _sample_rate(), phones)
-
-
-def _name(event: _Event) -> str:
-    """The 8 bytes of the name, which end with a NUL only if there is room for one."""
-    raw = ctypes.string_at(ctypes.addressof(event) + _Event.id.offset, 8)
-    return raw.split(b"\0")[0].decode(errors="ignore")
-
-
-def _library() -> ctypes.CDLL:
-    return _start()[0]
-
-
-def _sample_rate() -> int:
-    return _start()[1]
+    return Speech(np.concatenate(pieces) if pieces else np.zeros(0, np.int16), sample_rate, phones)
 
 
 @functools.cache
-def _start() -> tuple[ctypes.CDLL, int]:
+def _started() -> tuple[ctypes.CDLL, int]:
+    """The library, and the sample rate of its speech."""
     library = ctypes.CDLL(espeakng_loader.get_library_path())
     c_int, c_char_p, c_void_p, c_uint = ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_uint
     library.espeak_Initialize.argtypes = [c_int, c_int, c_char_p, c_int]
@@ -132,12 +122,10 @@ def _start() -> tuple[ctypes.CDLL, int]:
     return library, sample_rate
 
 
-def _set_voice(voice: str) -> ctypes.CDLL:
-    library = _library()
+def _set_voice(library: ctypes.CDLL, voice: str) -> None:
     variant = voice.partition("+")[2]
     variants = Path(espeakng_loader.get_data_path(), "voices", "!v")
     if variant and not (variants / variant).is_file():  # the library would take the plain voice in silence
         raise ValueError(f"espeak-ng has no voice variant {variant!r} (in {voice!r}); try f1 to f5 or m1 to m8")
     if library.espeak_SetVoiceByName(voice.encode()):
         raise ValueError(f"espeak-ng has no voice {voice!r}; try en-us, en, de, fr, es ...")
-    return library

@@ -38,19 +38,16 @@ class Frontend:
     def prepare(self, texts: list[str], cache_folder: Path | None = None) -> None:
         """Look up the phonemes of a whole corpus at once, kept in memory and in a file of the folder."""
         if self.settings.frontend == "phonemes":
-            normalised = list(dict.fromkeys(normalise(text) for text in texts))
-            s = self.settings
-            self._prepared.update(phonemise_all(normalised, s.voice, s.units, cache_folder))
+            s, normalised = self.settings, list(dict.fromkeys(normalise(text) for text in texts))
+            self._prepared |= phonemise_all(normalised, s.voice, s.units, cache_folder)
 
     def symbols(self, text: str) -> list[str]:
         """The symbols of a text, with "^" and "$" but without blanks. ValueError: nothing to speak."""
         normalised = normalise(text)
         if self.settings.frontend == "characters":
             spoken = self._checked_characters(normalised)
-        elif normalised in self._prepared:
-            spoken = self._prepared[normalised]
         else:
-            spoken = phonemes(normalised, self.settings.voice, self.settings.units) if normalised else []
+            spoken = self._prepared.get(normalised) or phonemes(normalised, self.settings.voice, self.settings.units)
         if not spoken:
             raise ValueError(f"text {text!r}: nothing to speak")
         return [START, *spoken, END] if self.settings.edges else spoken
@@ -97,11 +94,9 @@ class Frontend:
 
     def _id(self, symbol: str) -> int | None:
         """A phone whose stress was never seen in training falls back on another stress of the same phone."""
-        if symbol in self._ids:
-            return self._ids[symbol]
-        if self.settings.frontend == "phonemes" and self.settings.units == "phones":
-            return next((self._ids[p] for p in other_stress(symbol) if p in self._ids), None)
-        return None
+        is_phone = self.settings.frontend == "phonemes" and self.settings.units == "phones"
+        candidates = [symbol, *other_stress(symbol)] if is_phone else [symbol]
+        return next((self._ids[c] for c in candidates if c in self._ids), None)
 
     def _checked_characters(self, text: str) -> list[str]:
         reserved = BLANK + START + END if self.settings.edges else BLANK
