@@ -5,7 +5,7 @@ import torch
 from lab import F64, ONE_D_KL, latents, leaves_of, line, moments
 
 from vitslite.objectives.kl import half_analytic
-from vitslite.objectives.proposed import PROPOSED, abs_elementwise, abs_first_term, clamp_elementwise
+from vitslite.objectives.proposed import PROPOSED, WHY_WRONG, abs_elementwise, abs_first_term, clamp_elementwise
 
 SAME = {"q": (0.0, 1.0), "p": (0.0, 1.0)}
 
@@ -41,6 +41,10 @@ def test_t26_where_their_minimum_is(estimator, minimum):
     widths = torch.linspace(0.5, 1.1, 1201, dtype=F64)
     values = [float((estimator(latents(eps, (0.0, float(r)), (0.0, 1.0)))[0, 0] * weights).sum()) for r in widths[::4]]
     assert float(widths[::4][int(torch.tensor(values).argmin())]) == pytest.approx(minimum, abs=2e-3)
+
+
+def test_every_proposal_says_why_it_is_wrong():
+    assert WHY_WRONG.keys() == PROPOSED.keys()
 
 
 def test_t27_a_clamped_element_gives_no_gradient():

@@ -14,7 +14,8 @@ from vitslite import distributed
 from vitslite.config.settings import Config
 from vitslite.model.decoders import HiFiGANSettings
 from vitslite.model.discriminators import DiscriminatorSettings
-from vitslite.model.flows import COUPLING_KINDS
+from vitslite.model.flows import COUPLING_KINDS, VOLUME_PRESERVING
+from vitslite.objectives.proposed import PROPOSED, WHY_WRONG
 from vitslite.text.frontend import BLANK, END, START, listed_symbols
 
 
@@ -174,22 +175,17 @@ def wrong_on_purpose(config: Config) -> list[str]:
     """Why the number in loss/kl is not an estimate of the KL; [] if it is one."""
     model, objective = config.model, config.objective
     kl, flow = objective.kl, model.flow.kind
-    proposed = {
-        "abs_first_term": "turns the gradient of the entropy round where std_q > 0.61 std_p; its minimum is there",
-        "abs_elementwise": "folds the noise of every element into a bias that narrows the posterior (r = 0.63)",
-        "clamp_elementwise": "has no gradient from elements below 0, and narrows the posterior (r = 0.70)",
-    }
     found = []
-    if kl in proposed:
-        found.append(f"objective.kl={kl} {proposed[kl]}")
+    if kl in PROPOSED:
+        found.append(f"objective.kl={kl} {WHY_WRONG[kl]}")
     if kl == "closed_form" and flow != "none":
         found.append(f"objective.kl=closed_form ignores model.flow.kind={flow}: the flow gets no gradient at all")
     if kl == "pushed_mean" and flow != "none":
         found.append("objective.kl=pushed_mean misses the variance that the flow's shift adds")
     if kl == "carried_mean" and model.flow.n_couplings > 1:
         found.append(f"objective.kl=carried_mean is biased behind {model.flow.n_couplings} couplings; behind one not")
-    if objective.log_det == "drop" and flow == "affine":
-        found.append("objective.log_det=drop with an affine flow: shrinking z_p lowers the loss without bound")
+    if objective.log_det == "drop" and flow not in VOLUME_PRESERVING:
+        found.append(f"objective.log_det=drop with an {flow} flow: shrinking z_p lowers the loss without bound")
     if kl == "likelihood" and not objective.detach_posterior:
         found.append("objective.kl=likelihood lacks the entropy of q: nothing keeps the posterior wide")
     return found

@@ -18,6 +18,7 @@ from vitslite.tensors import Gaussian
 COUPLING_KINDS = ("mean_only", "affine")
 LINEAR_KINDS = ("householder", "linear_iaf")
 KINDS = (*COUPLING_KINDS, *LINEAR_KINDS, "none")
+VOLUME_PRESERVING = ("mean_only", *LINEAR_KINDS, "none")  # log |det| = 0 everywhere
 SIDES = ("prior", "posterior")
 
 
@@ -47,9 +48,9 @@ class Flow(nn.Module):
     `forward(z, mask)` -> (z_p, log_det), [B D T] each; `inverse(z_p, mask)` -> z. z must be zero on padding. The layers
     are couplings, or linear; all are in `couplings`, the name that checkpoints know.
     log_det is log |df/dz|, spread over the elements that were scaled: their sum over channels and valid frames is the
-    log-determinant, it is 0 on padding, and exactly 0 everywhere unless kind is "affine". At the start of training
-    every layer but a Householder reflection is the identity. After an odd number of layers the channels are put back
-    into their order, so that a channel of the prior is the one of the posterior.
+    log-determinant, it is 0 on padding, and exactly 0 everywhere for the VOLUME_PRESERVING kinds. At the start of
+    training every layer but a Householder reflection is the identity. After an odd number of layers the channels are
+    put back into their order, so that a channel of the prior is the one of the posterior.
 
     Source: Dinh et al. 2017 (Real NVP), eq. 7 to 9; Kim et al. 2021 (VITS), section 2.5.2.
     """
