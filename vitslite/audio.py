@@ -62,15 +62,15 @@ class LinearSpectrogram(nn.Module):
     logarithm here.)
     """
 
-    def __init__(self, n_fft: int, hop_length: int, win_length: int):
+    def __init__(self, settings: AudioSettings):
         super().__init__()
-        if not 0 < hop_length <= win_length <= n_fft or (n_fft - hop_length) % 2:
+        self.n_fft, self.hop_length, self.win_length = settings.n_fft, settings.hop_length, settings.win_length
+        if not 0 < self.hop_length <= self.win_length <= self.n_fft or (self.n_fft - self.hop_length) % 2:
             raise ValueError(
                 f"audio: need hop_length <= win_length <= n_fft and n_fft - hop_length even, "
-                f"got {hop_length}, {win_length}, {n_fft}"
+                f"got {self.hop_length}, {self.win_length}, {self.n_fft}"
             )
-        self.n_fft, self.hop_length, self.win_length = n_fft, hop_length, win_length
-        self.register_buffer("window", torch.hann_window(win_length), persistent=False)
+        self.register_buffer("window", torch.hann_window(self.win_length), persistent=False)
 
     def forward(self, audio: Float[Tensor, "B 1 S"], lengths: Int[Tensor, " B"]) -> Float32[Tensor, "B F T"]:
         """audio in [-1, 1], lengths in samples -> magnitudes, T = S // hop_length."""
@@ -95,19 +95,12 @@ class LogMel(nn.Module):
     Frames beyond the utterance are log(1e-5).
     """
 
-    def __init__(
-        self,
-        sample_rate: int,
-        n_fft: int,
-        hop_length: int,
-        win_length: int,
-        n_mels: int,
-        f_min: float = 0.0,
-        f_max: float | None = None,
-    ):
+    def __init__(self, settings: AudioSettings):
         super().__init__()
-        self.linear = LinearSpectrogram(n_fft, hop_length, win_length)
-        self.register_buffer("filters", mel_filters(sample_rate, n_fft, n_mels, f_min, f_max), persistent=False)
+        s = settings
+        filters = mel_filters(s.sample_rate, s.n_fft, s.n_mels, s.f_min, s.f_max)
+        self.register_buffer("filters", filters, persistent=False)
+        self.linear = LinearSpectrogram(s)
 
     def forward(self, audio: Float[Tensor, "B 1 S"], lengths: Int[Tensor, " B"]) -> Float32[Tensor, "B M T"]:
         """audio in [-1, 1], lengths in samples -> log-mel, T = S // hop_length."""
@@ -124,8 +117,7 @@ class Features(nn.Module):
 
     def __init__(self, settings: AudioSettings):
         super().__init__()
-        s = settings
-        self.log_mel = LogMel(s.sample_rate, s.n_fft, s.hop_length, s.win_length, s.n_mels, s.f_min, s.f_max)
+        self.log_mel = LogMel(settings)
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> Batch:

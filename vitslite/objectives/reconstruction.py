@@ -1,5 +1,7 @@
 """The reconstruction loss: L1 distance of log-mel spectrograms (VITS, equation 2)."""
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -20,21 +22,16 @@ class MelReconstruction(nn.Module):
     def __init__(self, audio: AudioSettings, extra_resolutions: list[list[int]]):
         super().__init__()
         self.hop_length = audio.hop_length
-        resolutions = [(audio.n_fft, audio.hop_length, audio.win_length, audio.n_mels)]
-        resolutions += [(n_fft, hop, n_fft, n_mels) for n_fft, hop, n_mels in extra_resolutions]
-        self.hop_lengths = [hop for _, hop, _, _ in resolutions]
-        self.bins = [n_mels for _, _, _, n_mels in resolutions]
-        self.mels = nn.ModuleList(
-            LogMel(audio.sample_rate, n_fft, hop, window, n_mels, audio.f_min, audio.f_max)
-            for n_fft, hop, window, n_mels in resolutions
-        )
+        self.resolutions = [audio] + [
+            replace(audio, n_fft=n_fft, hop_length=hop, win_length=n_fft, n_mels=n_mels)
+            for n_fft, hop, n_mels in extra_resolutions
+        ]
+        self.mels = nn.ModuleList(LogMel(resolution) for resolution in self.resolutions)
 
     def counts(self, audio_frames: Int[Tensor, " B"]) -> list[Float[Tensor, ""]]:
         """Valid spectrogram elements of this batch, for each resolution: what `forward` divides by."""
         samples = audio_frames * self.hop_length
-        return [
-            (samples // hop).sum().float() * n_mels for hop, n_mels in zip(self.hop_lengths, self.bins, strict=True)
-        ]
+        return [(samples // r.hop_length).sum().float() * r.n_mels for r in self.resolutions]
 
     def forward(
         self,
@@ -45,10 +42,10 @@ class MelReconstruction(nn.Module):
     ) -> Float[Tensor, ""]:
         samples = audio_frames * self.hop_length
         loss = audio.new_zeros(())
-        for mel, hop, count in zip(self.mels, self.hop_lengths, counts, strict=True):
+        for mel, resolution, count in zip(self.mels, self.resolutions, counts, strict=True):
             with torch.no_grad():
                 target = mel(audio, samples)
             distance = (mel(audio_hat, samples) - target).abs()
-            mask = sequence_mask(samples // hop, distance.shape[2])
+            mask = sequence_mask(samples // resolution.hop_length, distance.shape[2])
             loss = loss + (distance * mask).sum() / count
         return loss / len(self.mels)
