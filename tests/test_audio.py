@@ -46,13 +46,13 @@ def test_spectrograms_equal_numpy_with_librosa_filters(n_fft, hop, win, n_mels, 
     linear = np.sqrt(np.abs(np.fft.rfft(frames * window)).T ** 2 + 1e-6)
     filters = librosa.filters.mel(sr=SR, n_fft=n_fft, n_mels=n_mels, fmax=f_max)
     np.testing.assert_allclose(mel_filters(SR, n_fft, n_mels, 0.0, f_max), filters, atol=1e-7)
-    ours = LogMel(SR, n_fft, hop, win, n_mels, 0.0, f_max)
+    ours = LogMel(AudioSettings(SR, n_fft, hop, win, n_mels, 0.0, f_max))
     np.testing.assert_allclose(ours.linear(*tensors(x))[0], linear, atol=2e-4)
     np.testing.assert_allclose(ours(*tensors(x))[0], np.log(np.maximum(filters @ linear, 1e-5)), atol=1e-3)
 
 
 def test_frames_do_not_depend_on_the_padding_of_the_batch():
-    log_mel = LogMel(SR, 1024, 256, 1024, 80)
+    log_mel = LogMel(AudioSettings())
     items = [speechlike(256 * n, seed=n) for n in (40, 7, 25, 2, 1)]  # the last ones are shorter than the reflection
     batch = torch.full((len(items), 1, 256 * 44), 0.7)  # rubbish beyond the ends must not matter
     for row, x in zip(batch, items, strict=True):
@@ -71,26 +71,26 @@ def test_frames_do_not_depend_on_the_padding_of_the_batch():
 
 def test_length_need_not_be_a_multiple_of_the_hop():
     x = speechlike(256 * 10)
-    assert LogMel(SR, 1024, 320, 1024, 80)(*tensors(x)).shape[2] == 8
-    assert LogMel(SR, 512, 128, 512, 40)(*tensors(x)).shape[2] == 20
+    assert LogMel(AudioSettings(SR, 1024, 320, 1024, 80))(*tensors(x)).shape[2] == 8
+    assert LogMel(AudioSettings(SR, 512, 128, 512, 40))(*tensors(x)).shape[2] == 20
 
 
 def test_sine_peaks_in_its_bin():
     frequency = 100 * SR / 1024
     x = np.sin(2 * np.pi * frequency * np.arange(256 * 20) / SR).astype(np.float32)
-    spec = LinearSpectrogram(1024, 256, 1024)(*tensors(x))
+    spec = LinearSpectrogram(AudioSettings())(*tensors(x))
     assert (spec[0, :, 3:-3].argmax(0) == 100).all()
     assert spec[0, 100, 10] == pytest.approx(256, rel=1e-3)  # a sine of amplitude 1: half the sum of the window
 
 
 def test_gradient_is_finite_at_silence_and_autocast_is_ignored():
     x = torch.zeros(1, 1, 2560, requires_grad=True)
-    LogMel(SR, 1024, 256, 1024, 80)(x, torch.tensor([2560])).sum().backward()
+    LogMel(AudioSettings())(x, torch.tensor([2560])).sum().backward()
     assert torch.isfinite(x.grad).all()
     y = tensors(speechlike(2560))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = LogMel(SR, 1024, 256, 1024, 80)(*y)
-    assert inside.dtype == torch.float32 and torch.equal(inside, LogMel(SR, 1024, 256, 1024, 80)(*y))
+        inside = LogMel(AudioSettings())(*y)
+    assert inside.dtype == torch.float32 and torch.equal(inside, LogMel(AudioSettings())(*y))
 
 
 def test_features_fill_the_batch():

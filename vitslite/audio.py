@@ -48,11 +48,12 @@ class LinearSpectrogram(nn.Module):
     logarithm here.)
     """
 
-    def __init__(self, n_fft: int, hop_length: int, win_length: int):
+    def __init__(self, settings: AudioSettings):
         super().__init__()
-        assert 0 < hop_length <= win_length <= n_fft and (n_fft - hop_length) % 2 == 0, (hop_length, win_length, n_fft)
-        self.n_fft, self.hop_length, self.win_length = n_fft, hop_length, win_length
-        self.register_buffer("window", torch.hann_window(win_length), persistent=False)
+        s = settings
+        self.n_fft, self.hop_length, self.win_length = s.n_fft, s.hop_length, s.win_length
+        assert 0 < s.hop_length <= s.win_length <= s.n_fft and (s.n_fft - s.hop_length) % 2 == 0, s
+        self.register_buffer("window", torch.hann_window(s.win_length), persistent=False)
 
     def forward(self, audio: Float[Tensor, "B 1 S"], lengths: Int[Tensor, " B"]) -> Float32[Tensor, "B F T"]:
         """audio in [-1, 1], lengths in samples -> magnitudes, T = S // hop_length."""
@@ -77,19 +78,12 @@ class LogMel(nn.Module):
     Frames beyond the utterance are log(1e-5).
     """
 
-    def __init__(
-        self,
-        sample_rate: int,
-        n_fft: int,
-        hop_length: int,
-        win_length: int,
-        n_mels: int,
-        f_min: float = 0.0,
-        f_max: float | None = None,
-    ):
+    def __init__(self, settings: AudioSettings):
         super().__init__()
-        self.register_buffer("filters", mel_filters(sample_rate, n_fft, n_mels, f_min, f_max), persistent=False)
-        self.linear = LinearSpectrogram(n_fft, hop_length, win_length)
+        s = settings
+        filters = mel_filters(s.sample_rate, s.n_fft, s.n_mels, s.f_min, s.f_max)
+        self.register_buffer("filters", filters, persistent=False)
+        self.linear = LinearSpectrogram(s)
 
     def forward(self, audio: Float[Tensor, "B 1 S"], lengths: Int[Tensor, " B"]) -> Float32[Tensor, "B M T"]:
         """audio in [-1, 1], lengths in samples -> log-mel, T = S // hop_length."""
@@ -106,8 +100,7 @@ class Features(nn.Module):
 
     def __init__(self, settings: AudioSettings):
         super().__init__()
-        s = settings
-        self.log_mel = LogMel(s.sample_rate, s.n_fft, s.hop_length, s.win_length, s.n_mels, s.f_min, s.f_max)
+        self.log_mel = LogMel(settings)
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> Batch:

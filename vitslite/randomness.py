@@ -18,7 +18,7 @@ import math
 from types import ModuleType
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from vitslite.kernels import available
@@ -38,7 +38,9 @@ def key(*parts: int | str) -> int:
 def bits(keys: Int[Tensor, " B"], purpose: str, *shape: int) -> Int[Tensor, " B *shape"]:
     """64 random bits per element. An element depends on its own index only, so longer shapes extend shorter ones."""
     if kernel := _kernel(keys.device, len(shape)):
-        return kernel.bits(keys, key(purpose), shape)
+        result = _empty(keys, shape, torch.int64)
+        kernel.bits(keys, key(purpose), result)
+        return result
     h = _mix(keys + key(purpose))
     for n in shape:
         h = _mix(h.unsqueeze(-1) + _GOLDEN * torch.arange(1, n + 1, device=keys.device))
@@ -48,14 +50,17 @@ def bits(keys: Int[Tensor, " B"], purpose: str, *shape: int) -> Int[Tensor, " B 
 def uniform(keys: Int[Tensor, " B"], purpose: str, *shape: int) -> Float[Tensor, " B *shape"]:
     """Uniform on (0, 1), 23 bits: never exactly 0 or 1, also in fp32."""
     if kernel := _kernel(keys.device, len(shape)):
-        return kernel.uniform(keys, key(purpose), shape)
+        result = _empty(keys, shape, torch.float32)
+        kernel.uniform(keys, key(purpose), result)
+        return result
     return (_unsigned_shift(bits(keys, purpose, *shape), 41).float() + 0.5) * 2.0**-23
 
 
 def normal(keys: Int[Tensor, " B"], purpose: str, *shape: int) -> Float[Tensor, " B *shape"]:
     """Standard normal by the Box-Muller transform: 32 bits for the radius, 31 for the angle. Reaches 6.7 sigma."""
     if kernel := _kernel(keys.device, len(shape)):
-        u, angle = kernel.uniform_and_angle(keys, key(purpose), shape)
+        u, angle = (_empty(keys, shape, torch.float32) for _ in range(2))
+        kernel.uniform_and_angle(keys, key(purpose), u, angle)
     else:
         h = bits(keys, purpose, *shape)
         u = (_unsigned_shift(h, 32).float() + 0.5) * 2.0**-32
@@ -74,6 +79,10 @@ def _kernel(device: torch.device, n_axes: int) -> ModuleType | None:
         return randomness_cpu
     kernel = available.on_gpu("randomness_triton", device)
     return kernel if kernel and n_axes <= kernel.MAX_AXES else None
+
+
+def _empty(keys: Int[Tensor, " B"], shape: tuple[int, ...], dtype: torch.dtype) -> Shaped[Tensor, " B *shape"]:
+    return torch.empty(len(keys), *shape, dtype=dtype, device=keys.device)
 
 
 def _mix(h: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:

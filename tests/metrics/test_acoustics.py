@@ -99,7 +99,7 @@ def test_noise_is_far_from_speech_and_another_take_is_near():
         "again": 0.8 * harmonic(vibrato) + 0.1 * noise(n, 1),
         "noise": noise(n, 2),
     }
-    log_mel = LogMel(SR, 1024, HOP, 1024, 80)
+    log_mel = LogMel(AUDIO)
     mels = {k: log_mel(torch.from_numpy(x)[None, None], torch.tensor([n]))[0].numpy() for k, x in takes.items()}
     cepstra = {k: mel_cepstrum(mel) for k, mel in mels.items()}
 
@@ -213,7 +213,7 @@ def test_pitch_follows_a_glide_in_the_frames_of_the_spectrogram():
 @pytest.mark.filterwarnings("error:With fmin")  # librosa's, when two periods do not fit into a frame
 @pytest.mark.parametrize("audio", [AUDIO, AudioSettings(48000, 1023, 301, 1023), AudioSettings(16000, 512, 160, 400)])
 def test_pitch_has_the_frames_of_the_spectrogram(audio):
-    linear = LinearSpectrogram(audio.n_fft, audio.hop_length, audio.win_length)
+    linear = LinearSpectrogram(audio)
     for n in (audio.hop_length, 2 * audio.hop_length - 1, 1000, 5003):
         wav = harmonic(220, n, audio.sample_rate)
         f0, voiced = pitch(wav, audio)

@@ -103,7 +103,7 @@ class PublishedLoader:
 
     def __init__(self, utterances: list[Utterance], settings: AudioSettings):
         self.utterances, self.hop_length = utterances, settings.hop_length
-        linear = LinearSpectrogram(settings.n_fft, settings.hop_length, settings.win_length)
+        linear = LinearSpectrogram(settings)
         for u in utterances:
             audio = torch.from_numpy(read_wav(u.path, settings.sample_rate)).float()[None, None] / 32768
             torch.save(linear(audio, torch.tensor([audio.shape[2]]))[0], u.path.with_suffix(".spec.pt"))

@@ -78,8 +78,7 @@ class Scorer:
     def __init__(self, audio: AudioSettings, recogniser: Recogniser | None):
         self.audio = audio
         self.recogniser = recogniser
-        a = audio
-        self._log_mel = LogMel(a.sample_rate, a.n_fft, a.hop_length, a.win_length, a.n_mels, a.f_min, a.f_max)
+        self._log_mel = LogMel(audio)
 
     def log_mel(self, wav: Float[np.ndarray, " S"]) -> Float[np.ndarray, "M T"]:
         return self._log_mel(torch.from_numpy(wav)[None, None], torch.tensor([len(wav)]))[0].numpy()

@@ -9,13 +9,15 @@ The functions compile at their first call and are cached on disk. `no_type_check
 from wrapping them, which the compiler cannot read.
 """
 
+import functools
 import math
+from collections.abc import Callable
 from typing import no_type_check
 
 import numba
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -28,30 +30,10 @@ _HALF = np.float32(0.5)
 _compile = numba.njit(nogil=True, boundscheck=False, error_model="numpy", cache=True)
 
 
-def bits(keys: Int[Tensor, " B"], purpose: int, shape: tuple[int, ...]) -> Int[Tensor, " B *shape"]:
-    """As `randomness.bits`; `purpose` is its key."""
-    rows, first, n = _rows(keys, purpose, shape)
-    result = torch.empty(len(keys), *shape, dtype=torch.int64)
-    _hash(rows, first, result.view(len(rows), n).numpy().view(np.uint64))
-    return result
-
-
-def uniform(keys: Int[Tensor, " B"], purpose: int, shape: tuple[int, ...]) -> Float[Tensor, " B *shape"]:
-    """As `randomness.uniform`; `purpose` is its key."""
-    rows, first, n = _rows(keys, purpose, shape)
-    result = torch.empty(len(keys), *shape, dtype=torch.float32)
-    _uniform(rows, first, result.view(len(rows), n).numpy())
-    return result
-
-
-def uniform_and_angle(
-    keys: Int[Tensor, " B"], purpose: int, shape: tuple[int, ...]
-) -> tuple[Float[Tensor, " B *shape"], Float[Tensor, " B *shape"]]:
-    """What `randomness.normal` makes its radius and its cosine of; `purpose` is the key of its purpose."""
-    rows, first, n = _rows(keys, purpose, shape)
-    u, angle = (torch.empty(len(keys), *shape, dtype=torch.float32) for _ in range(2))
-    _uniform_and_angle(rows, first, u.view(len(rows), n).numpy(), angle.view(len(rows), n).numpy())
-    return u, angle
+def _draw(kernel: Callable[..., None], keys: Int[Tensor, " B"], purpose: int, *results: Tensor) -> None:
+    """Fill each of `results` [B, *shape], contiguous; `purpose` is its key."""
+    rows, first, n = _rows(keys, purpose, results[0].shape[1:])
+    kernel(rows, first, *(result.view(len(rows), n).numpy() for result in results))
 
 
 def _rows(keys: Int[Tensor, " B"], purpose: int, shape: tuple[int, ...]) -> tuple[np.ndarray, int, int]:
@@ -103,3 +85,8 @@ def _uniform_and_angle(rows, first, u, angle):
             h = _mix(rows[m] + np.uint64(first + i) * _GOLDEN)
             u[m, i] = (np.float32(np.uint32(h >> np.uint64(32))) + _HALF) * _RADIUS_STEP
             angle[m, i] = np.float32(np.int32(h & np.uint64(0x7FFFFFFF))) * _ANGLE_STEP
+
+
+bits = functools.partial(_draw, _hash)
+uniform = functools.partial(_draw, _uniform)
+uniform_and_angle = functools.partial(_draw, _uniform_and_angle)  # of which `randomness.normal` makes its numbers

@@ -8,14 +8,16 @@ Triton comes with the CUDA builds of torch. It compiles a kernel at its first ca
 it on disk. `no_type_check` keeps the shape checks of the tests from wrapping what it has to read.
 """
 
+import functools
 import math
 from typing import no_type_check
 
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
+from triton.runtime import KernelInterface
 
 MAX_AXES = 3  # of `shape`, which does not count that of the keys
 _BLOCK = 1024
@@ -30,41 +32,13 @@ _compile = triton.jit(
 )
 
 
-def bits(keys: Int[Tensor, " B"], purpose: int, shape: tuple[int, ...]) -> Int[Tensor, " B *shape"]:
-    """As `randomness.bits`, of at most `MAX_AXES` axes; `purpose` is its key."""
-    result = torch.empty(len(keys), *shape, dtype=torch.int64, device=keys.device)
-    _launch(_bits, keys, purpose, shape, result)
-    return result
-
-
-def uniform(keys: Int[Tensor, " B"], purpose: int, shape: tuple[int, ...]) -> Float[Tensor, " B *shape"]:
-    """As `randomness.uniform`, of at most `MAX_AXES` axes; `purpose` is its key."""
-    result = torch.empty(len(keys), *shape, dtype=torch.float32, device=keys.device)
-    _launch(_uniform, keys, purpose, shape, result)
-    return result
-
-
-def uniform_and_angle(
-    keys: Int[Tensor, " B"], purpose: int, shape: tuple[int, ...]
-) -> tuple[Float[Tensor, " B *shape"], Float[Tensor, " B *shape"]]:
-    """What `randomness.normal` makes its radius and its cosine of; `purpose` is the key of its purpose."""
-    u, angle = (torch.empty(len(keys), *shape, dtype=torch.float32, device=keys.device) for _ in range(2))
-    _launch(_uniform_and_angle, keys, purpose, shape, u, angle)
-    return u, angle
-
-
-def _launch(
-    kernel: triton.runtime.KernelInterface,
-    keys: Int[Tensor, " B"],
-    purpose: int,
-    shape: tuple[int, ...],
-    *results: Tensor,
-) -> None:
+def _draw(kernel: KernelInterface, keys: Int[Tensor, " B"], purpose: int, *results: Tensor) -> None:
+    """Fill each of `results` [B, *shape], contiguous, of at most `MAX_AXES` axes in `shape`; `purpose` is its key."""
+    shape, n_elements = results[0].shape[1:], results[0].numel()
     assert len(shape) <= MAX_AXES and keys.dtype == torch.int64
-    n_elements = results[0].numel()
     if n_elements == 0:  # a grid cannot be empty
         return
-    lengths = (1,) * (MAX_AXES - len(shape)) + shape
+    lengths = (1,) * (MAX_AXES - len(shape)) + tuple(shape)
     with torch.cuda.device_of(keys):  # Triton launches on the current device
         kernel[(triton.cdiv(n_elements, _BLOCK),)](
             keys.contiguous(), purpose, *lengths, n_elements, *results, N_AXES=len(shape), BLOCK=_BLOCK
@@ -133,3 +107,8 @@ def _mix(h):
     h = (h ^ (h >> 30)) * _MULTIPLY_1
     h = (h ^ (h >> 27)) * _MULTIPLY_2
     return h ^ (h >> 31)
+
+
+bits = functools.partial(_draw, _bits)
+uniform = functools.partial(_draw, _uniform)
+uniform_and_angle = functools.partial(_draw, _uniform_and_angle)  # of which `randomness.normal` makes its numbers

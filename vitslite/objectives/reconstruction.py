@@ -26,7 +26,7 @@ class MelReconstruction(nn.Module):
             replace(audio, n_fft=n_fft, hop_length=hop, win_length=n_fft, n_mels=n_mels)
             for n_fft, hop, n_mels in extra_resolutions
         ]
-        self.mels = nn.ModuleList(LogMel(**vars(resolution)) for resolution in self.resolutions)
+        self.mels = nn.ModuleList(LogMel(resolution) for resolution in self.resolutions)
 
     def counts(self, audio_frames: Int[Tensor, " B"]) -> list[Float[Tensor, ""]]:
         """Valid spectrogram elements of this batch, for each resolution: what `forward` divides by."""
