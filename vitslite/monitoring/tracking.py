@@ -150,13 +150,16 @@ def _mode(settings: TrackingSettings) -> str:
 
 def _init(mode: str, settings: TrackingSettings, run_dir: Path, **described: Any) -> Any:
     """`described`: the name, group, job type, tags and config of a new run; one that goes on has them."""
+    id_file = run_dir / "wandb_id"
+    if not id_file.exists():  # made once, so that a resumed run goes on in the same place
+        id_file.write_text(secrets.token_hex(4))
     return wandb.init(
         mode=mode,
         project=settings.project,
         entity=settings.entity,
         **described,
         dir=str(run_dir),
-        id=_run_id(run_dir),
+        id=id_file.read_text().strip(),
         resume="allow",
         reinit="finish_previous",  # jobs of one sweep share a process
         settings=wandb.Settings(
@@ -179,11 +182,3 @@ def _staging_below(folder: Path) -> Iterator[None]:
 
 def _has_key() -> bool:
     return wandb.login(prompt=False, verify=False)
-
-
-def _run_id(run_dir: Path) -> str:
-    """The W&B id of the run in `run_dir`: made once, so that a resumed run goes on in the same place."""
-    path = run_dir / "wandb_id"
-    if not path.exists():
-        path.write_text(secrets.token_hex(4))
-    return path.read_text().strip()
