@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from vitslite import runs
-from vitslite.config import identity
+from vitslite.config.identity import flatten, is_free
 from vitslite.experiments import wandb_runs
 from vitslite.metrics.catalogue import best_values
 from vitslite.runs import Points, Row, last_values, read_rows
@@ -41,7 +41,7 @@ class RunLog:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Those that make it the variant that it is."""
-        return {k: v for k, v in self.config.items() if k in MATTERS or not _is_free(k)}
+        return {k: v for k, v in self.config.items() if k in MATTERS or k.split(".")[0] not in NAMES and not is_free(k)}
 
     @property
     def unfinished(self) -> str | None:
@@ -55,9 +55,10 @@ class RunLog:
         """The last value of each key."""
         return last_values(self.rows)
 
-    def best(self, key: str) -> float | None:
-        """The lowest, or highest, over the validations of the run; None for a key of which neither is best."""
-        return best_values(self.rows).get(key)
+    @cached_property
+    def best(self) -> Row:
+        """The lowest, or highest, over the validations of the run, of each key of which one is best."""
+        return best_values(self.rows)
 
     def points(self, key: str) -> Points:
         """Of a step that was logged twice, by a run that was resumed, the last value."""
@@ -187,14 +188,10 @@ def _of_wandb(run: wandb_runs.RemoteRun) -> RunLog:
 
 def _flat(config: dict[str, Any]) -> dict[str, Any]:
     """Dotted keys; whole numbers are ints, as W&B gives them back."""
-    return {key: _plain(value) for key, value in identity.flatten(config).items()}
+    return {key: _plain(value) for key, value in flatten(config).items()}
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _is_free(key: str) -> bool:
-    return key.split(".")[0] in NAMES or identity.is_free(key)

@@ -87,7 +87,7 @@ class Sweep:
         return jobs
 
     def jobs(self) -> list[Job]:
-        """Every job, as it stands when nobody works on the sweep any more."""
+        """Every job, as it stands once no process works on the sweep any more."""
         found = {job.name: job for job in self.begun()}
         missing = {n: Job(n, run_dir, [], "not started") for n, run_dir in self.planned().items() if n not in found}
         jobs = [(found | missing)[name] for name in self.planned() or found]

@@ -1,4 +1,4 @@
-"""Runs side by side: grouped by their settings, compared seed by seed. No pictures, no HTML.
+"""Variants of a comparison: runs grouped by their settings, compared seed by seed. No pictures, no HTML.
 
 Runs whose settings are the same but for the seed are one variant. Settings that may change within a run
 (identity.FREE_SETTINGS) do not count, but for those that make other figures of it (sources.MATTERS).
@@ -33,8 +33,8 @@ class Variant:
 
     def values(self, key: str, best: bool = False) -> dict[str, float]:
         """The last value of each seed, or its best."""
-        found = {seed: run.best(key) if best else run.last.get(key) for seed, run in self.runs.items()}
-        return {seed: value for seed, value in found.items() if value is not None}
+        found = {seed: run.best if best else run.last for seed, run in self.runs.items()}
+        return {seed: row[key] for seed, row in found.items() if key in row}
 
     @property
     def note(self) -> str:

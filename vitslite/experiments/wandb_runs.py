@@ -7,9 +7,8 @@ import datetime
 import fnmatch
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vitslite.files import write_text
 from vitslite.metrics import catalogue
@@ -22,15 +21,13 @@ SYNC = "it needs `wandb login` and the runs in W&B: `wandb sync runs/*/wandb/off
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}  # as W&B writes them
 
 
-@dataclass(frozen=True)
-class RemoteRun:
+class RemoteRun(NamedTuple):
     """A run as W&B has it."""
 
     name: str
     url: str
     config: dict[str, Any]
     rows: list[Row]
-    state: str  # finished, running, crashed, ...
     modified: float  # seconds since 1970
 
 
@@ -113,7 +110,7 @@ def _run(found: Any) -> RemoteRun:
     time = getattr(found, "heartbeat_at", None) or found.created_at
     modified = datetime.datetime.fromisoformat(time.replace("Z", "+00:00")).timestamp()
     rows = sorted((row for row in history if "step" in row), key=lambda row: row["step"])
-    return RemoteRun(found.name, found.url, dict(found.config), rows, found.state, modified)
+    return RemoteRun(found.name, found.url, dict(found.config), rows, modified)
 
 
 def _row(row: dict[str, Any]) -> Row:
