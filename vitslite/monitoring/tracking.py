@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import wandb
 from wandb.errors import Error as WandbError
@@ -151,7 +151,7 @@ def _mode(settings: TrackingSettings) -> str:
 def _init(mode: str, settings: TrackingSettings, run_dir: Path, **described: Any) -> Any:
     """`described`: the name, group, job type, tags and config of a new run; one that goes on has them."""
     return wandb.init(
-        mode=mode,
+        mode=cast(Literal["online", "offline", "disabled", "shared"], mode),  # of another one it says so itself
         project=settings.project,
         entity=settings.entity,
         **described,
