@@ -48,6 +48,8 @@ class LinearSpectrogram(nn.Module):
     logarithm here.)
     """
 
+    window: Tensor
+
     def __init__(self, n_fft: int, hop_length: int, win_length: int):
         super().__init__()
         assert 0 < hop_length <= win_length <= n_fft and (n_fft - hop_length) % 2 == 0, (hop_length, win_length, n_fft)
@@ -76,6 +78,8 @@ class LogMel(nn.Module):
 
     Frames beyond the utterance are log(1e-5).
     """
+
+    filters: Tensor
 
     def __init__(
         self,
@@ -232,7 +236,7 @@ def _check_start_of_file(path: str | Path) -> None:
             start = file.read(64)
             announced = _wav_data_bytes(file) if start[:4] == b"RIFF" and start[8:12] == b"WAVE" else None
     except OSError as error:
-        raise ValueError(f"{path}: {error.strerror.lower()}") from None
+        raise ValueError(f"{path}: {str(error.strerror).lower()}") from None
     if size == 0:
         raise ValueError(f"{path}: empty file")
     if start.startswith(b"version https://git-lfs"):
