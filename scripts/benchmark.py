@@ -107,7 +107,9 @@ def parser() -> argparse.ArgumentParser:
     commands = p.add_subparsers(required=True, metavar="COMMAND")
     positive = console.positive
 
-    def command(run: Callable[..., list[Section]], rounds: int, help: str, overrides: str = "") -> Callable[..., None]:
+    def command(
+        run: Callable[..., list[Section]], rounds: int, help: str, overrides: str = ""
+    ) -> Callable[..., object]:
         """A subcommand with what all have. Gives a function that adds an option of its own."""
         name = run.__name__ if run is gpu else run.__module__.rpartition(".")[2]
         c = commands.add_parser(name, help=help, description=run.__doc__)

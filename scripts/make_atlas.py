@@ -98,7 +98,7 @@ def write(experiment: Experiment, runs_dir: Path) -> None:
         return
     document = ROOT / "docs" / "atlas.md"
     picture = draw_curves(document.parent / "atlas" / f"{experiment.name}.png", variants, experiment.curves)
-    link = picture and picture.relative_to(document.parent).as_posix()
+    link = picture.relative_to(document.parent).as_posix() if picture else None
     devices = {run.config.get("trainer.device", "cpu") for run in runs}
     content = atlas.block(experiment, variants, link, datetime.date.today(), machine(devices))
     atlas.write_section(document, experiment, content)

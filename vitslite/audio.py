@@ -48,6 +48,8 @@ class LinearSpectrogram(nn.Module):
     logarithm here.)
     """
 
+    window: Tensor
+
     def __init__(self, settings: AudioSettings):
         super().__init__()
         s = settings
@@ -77,6 +79,8 @@ class LogMel(nn.Module):
 
     Frames beyond the utterance are log(1e-5).
     """
+
+    filters: Tensor
 
     def __init__(self, settings: AudioSettings):
         super().__init__()
@@ -225,7 +229,7 @@ def _check_start_of_file(path: str | Path) -> None:
             start = file.read(64)
             announced = _wav_data_bytes(file) if start[:4] == b"RIFF" and start[8:12] == b"WAVE" else None
     except OSError as error:
-        raise ValueError(f"{path}: {error.strerror.lower()}") from None
+        raise ValueError(f"{path}: {str(error.strerror).lower()}") from None
     if size == 0:
         raise ValueError(f"{path}: empty file")
     if start.startswith(b"version https://git-lfs"):

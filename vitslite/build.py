@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from hydra.core.config_store import ConfigStore
@@ -55,7 +55,7 @@ def parse(cfg: DictConfig | dict[str, Any], overrides: list[str], sweep: str | N
         missing = OmegaConf.missing_keys(merged)
         if missing:
             raise ValueError(f"set these: {', '.join(f'{key}=...' for key in sorted(missing))}")
-        config = OmegaConf.to_object(merged)
+        config = cast(Config, OmegaConf.to_object(merged))
     except ConfigKeyError as error:
         raise ValueError(unknown_key(str(error.full_key))) from error
     except OmegaConfBaseException as error:
@@ -161,7 +161,7 @@ def checkpoints(config: Config, corpus: Corpus, device: torch.device) -> Checkpo
         "environment": environment,
         **provenance(),
     }
-    checkpoints = Checkpoints(Path(config.run_dir), header)
+    checkpoints = Checkpoints(config.directory, header)
     if checkpoints.found is not None:
         changed = identity.check_resumable(checkpoints.found, header, checkpoints.last)
         if changed and distributed.is_main():
@@ -171,7 +171,7 @@ def checkpoints(config: Config, corpus: Corpus, device: torch.device) -> Checkpo
 
 def is_trained(config: Config) -> bool:
     """Whether the run of these settings has come to its end: then there is nothing to start."""
-    run_dir = Path(config.run_dir)
+    run_dir = config.directory
     stored = runs.stored_config(run_dir)
     changed = stored is None or identity.changed_settings(stored, asdict(config))
     return not changed and runs.finished_step(run_dir) >= config.trainer.steps
@@ -179,7 +179,7 @@ def is_trained(config: Config) -> bool:
 
 def result(config: Config) -> float | None:
     """The best `trainer.best_metric` of a run that has come to its end; None of another."""
-    run_dir, name = Path(config.run_dir), config.trainer.best_metric
+    run_dir, name = config.directory, config.trainer.best_metric
     if runs.finished_step(run_dir) < config.trainer.steps:
         return None
     rows = [row for row in runs.read_rows(run_dir) if row["step"] > 0]
@@ -191,7 +191,7 @@ def result(config: Config) -> float | None:
 @contextlib.contextmanager
 def run_directory(config: Config) -> Iterator[Path]:
     """The run's directory, for this process and its ranks alone: two runs in one would leave neither."""
-    run_dir = Path(config.run_dir)
+    run_dir = config.directory
     if not distributed.is_main():
         yield run_dir
         return
@@ -206,7 +206,7 @@ def run_directory(config: Config) -> Iterator[Path]:
 def write_settings(config: Config, corpus: Corpus) -> None:
     """Leave the settings, and the list of what was skipped of the corpus, in the run's directory."""
     if distributed.is_main():
-        run_dir = Path(config.run_dir)
+        run_dir = config.directory
         runs.write_config(run_dir, asdict(config))
         write_text(run_dir / "skipped.tsv", corpus.skipped.report())
 
@@ -217,4 +217,5 @@ def tracker(config: Config, run_dir: Path, overrides: list[str]) -> Tracker:
     if rules.wrong_on_purpose(config):
         tags.append("wrong-on-purpose")
     described = asdict(config) | {"variant": naming.group_name(overrides), **provenance()}
+    assert config.name is not None
     return Tracker(config.tracking, run_dir, config.name, tags, described, distributed.is_main())

@@ -98,7 +98,8 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     for p in parameters:
         if p.grad is None:
             p.grad = torch.zeros_like(p)
-    flat = torch.cat([p.grad.flatten() for p in parameters])
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat)
-    for p, grad in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-        p.grad.copy_(grad.view_as(p))
+    for gradient, total in zip(gradients, flat.split([p.numel() for p in parameters]), strict=True):
+        gradient.copy_(total.view_as(gradient))

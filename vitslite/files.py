@@ -80,6 +80,7 @@ def in_turn(lock: Path, waiting: str | None = None) -> Iterator[None]:
         if waiting is not None:
             print(waiting, file=sys.stderr, flush=True)
         held = _acquire(lock, timeout=-1)
+        assert held is not None  # it waits for as long as it takes
     with held:
         yield
 

@@ -32,7 +32,7 @@ def stored_config(run_dir: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        stored = OmegaConf.to_container(OmegaConf.load(path))
+        stored: Any = OmegaConf.to_container(OmegaConf.load(path))
     except (OmegaConfBaseException, YAMLError, OSError, ValueError) as error:  # OSError: of a bare string
         raise ValueError(f"{path}: damaged ({' '.join(str(error).split())})") from error
     if not isinstance(stored, dict):

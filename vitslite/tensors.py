@@ -15,7 +15,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -83,18 +83,7 @@ class SoftGaussian(NamedTuple):
 
 
 Prior = Gaussian | SoftGaussian  # per frame
-
-
-class FlowLike(Protocol):
-    """What an estimator may ask of the flow f (model/flows.py)."""
-
-    def __call__(
-        self, z: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]
-    ) -> tuple[Float[Tensor, "B D T"], Float[Tensor, "B D T"]]:
-        """f(z) and log |df/dz|, spread over elements."""
-
-    def carry(self, q: Gaussian, z: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]) -> Gaussian:
-        """q taken along with its sample z: each coupling moves and scales the transformed half as it does z's."""
+FlowLike = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # z, mask -> f(z), log |df/dz| spread over elements
 
 
 class Latents(NamedTuple):
@@ -143,7 +132,7 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         """Copy every tensor to `device`, without waiting where the memory is pinned."""
         fields: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        moved = {k: v.to(device, non_blocking=True) for k, v in fields.items() if isinstance(v, Tensor)}
+        moved: dict[str, Any] = {k: v.to(device, non_blocking=True) for k, v in fields.items() if isinstance(v, Tensor)}
         return dataclasses.replace(self, **moved)
 
     @property

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 
 from vitslite import build
-from vitslite.benchmarks.result import Section
+from vitslite.benchmarks.result import Row, Section
 from vitslite.benchmarks.step import build_trainer
 from vitslite.benchmarks.timing import Settings
 
@@ -23,12 +23,11 @@ def run(settings: Settings, steps: int, overrides: list[str]) -> list[Section]:
     config = settings.compose([*overrides, *fixed])
     trainer = build_trainer(config, build.corpus(config), settings.device, settings.folder / "run")
     spent: dict[str, float] = {}
-    for name in PARTS:
-        setattr(trainer.observer, name, clocked(name, spent)(getattr(trainer.observer, name)))
-    trainer.step = clocked("step", spent)(trainer.step)
+    for owner, name in [*((trainer.observer, name) for name in PARTS), (trainer, "step")]:
+        setattr(owner, name, clocked(name, spent)(getattr(owner, name)))
     trainer.fit()
     training = spent.pop("step") - spent["observe_step"]  # which is called within the step
-    rows = [{"what": f"{steps} training steps", "cpu s": training, "% of training": 100.0}]
+    rows: list[Row] = [{"what": f"{steps} training steps", "cpu s": training, "% of training": 100.0}]
     for name, seconds in {**spent, "together": sum(spent.values())}.items():
         what = f"{name}: {PARTS[name]}" if name in PARTS else name
         rows.append({"what": what, "cpu s": seconds, "% of training": 100 * seconds / training})

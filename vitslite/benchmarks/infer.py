@@ -37,7 +37,9 @@ def speaker(model: VITS, n_frames: int, device: torch.device) -> Callable[[], Sy
     durations[:, : n_frames % n_tokens] += 1
     log_durations = torch.log(durations - 0.25)  # rounded up or to the nearest: the same
     predict = model.duration_predictor.predict
-    model.duration_predictor.predict = lambda *arguments: (predict(*arguments), log_durations)[1]  # its work is done
+    vars(model.duration_predictor)["predict"] = lambda *arguments: (predict(*arguments), log_durations)[
+        1
+    ]  # its work is done
     model.eval().to(device)
     tokens = (torch.arange(n_tokens, device=device) % (N_SYMBOLS - 1) + 1)[None]
     lengths, keys = (torch.tensor([value], device=device) for value in (n_tokens, 1))

@@ -36,13 +36,13 @@ VARIANTS = [
 
 def run(settings: Settings, budget: int, overrides: list[str]) -> list[Section]:
     """Each for `budget` seconds of training steps at most. `overrides` are for all of them."""
-    rows = []
+    rows: list[Row] = []
     for i, variant in enumerate(VARIANTS):
         device = f"trainer.device={settings.device.type}"
         config = settings.compose([*DEMO, device, *variant.overrides, *overrides])
         folder = settings.folder / str(i)
         trainer = build_trainer(config, build.corpus(config), settings.device, folder, variant.trainer)
-        rows.append({"what": variant.name} | learn(trainer, budget))
+        rows.append({"what": variant.name, **learn(trainer, budget)})
     return [Section(f"learning the demo corpus, {budget} s at most", rows)]
 
 

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
-from vitslite.benchmarks.result import Section, draw_growth, ratio, times
+from vitslite.benchmarks.result import Row, Section, draw_growth, ratio, times
 from vitslite.benchmarks.timing import Call, Settings, Timings, once, refuse_waits, timed
 from vitslite.model import alignment
 from vitslite.model.alignment import AlignmentSettings, Items
@@ -85,7 +85,8 @@ def find_peer() -> Peer | None:
 
 def run(settings: Settings, shapes: list[Shape], growth: bool) -> list[Section]:
     """A section per shape. ValueError for a shape that has no path, or where somebody's path is not a best one."""
-    sections, untraced = [], replace(settings, trace=None)
+    sections: list[Section] = []
+    untraced = replace(settings, trace=None)
     for shape in shapes:
         timings, notes = compare(shape, untraced if sections else settings)  # the trace is of the first shape
         ratios = [ratio(timings, a, b) for a, b in RATIOS if b in timings.seconds]
@@ -222,15 +223,15 @@ def floor(problem: Problem, timings: Timings) -> str:
 
 def growing(base: Shape, settings: Settings) -> Section:
     """The time of a search as one side of the shape grows and the others stay; also drawn."""
-    rows = []
+    rows: list[Row] = []
     for side, name in zip(base._fields, ("B", "L", "T"), strict=True):
         for factor in GROWTH:
             shape = base._replace(**{side: max(1, round(factor * getattr(base, side)))})
             shape = shape._replace(n_tokens=min(shape.n_tokens, shape.n_frames))
             timings, _ = compare(shape, settings)
             clock, shown = timings.clock, [call for call in (SEARCH, CALLED, KERNEL) if call in timings.seconds]
-            row = {"grows": name} | dict(zip("BLT", shape, strict=True))
-            rows.append(row | {f"{call}, {clock} ms": 1000 * timings.median(call, clock) for call in shown})
+            taken = {f"{call}, {clock} ms": 1000 * timings.median(call, clock) for call in shown}
+            rows.append({"grows": name, **dict(zip("BLT", shape, strict=True)), **taken})
     picture = settings.output / "mas.png"
     draw_growth(picture, rows)
     return Section(f"alignment search as the shape grows from {base}", rows, notes=[f"Drawn in {picture}"])

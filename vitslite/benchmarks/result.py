@@ -45,7 +45,7 @@ def ratio(timings: Timings, name: str, reference: str) -> Row:
     """How many times as fast `name` is as `reference`, by the time of the device or else of the processor."""
     median, low, high = timings.ratio(name, reference, timings.clock)
     quartiles = {"times as fast": median, "lower quartile": low, "upper quartile": high}
-    return {"what": name, "against": reference, "clock": timings.clock} | quartiles
+    return {"what": name, "against": reference, "clock": timings.clock, **quartiles}
 
 
 def machine() -> dict[str, Any]:

@@ -147,10 +147,12 @@ def step_of(trainer: Trainer) -> Callable[[], StepResult]:
 class ForeachAdamW(torch.optim.AdamW):
     """`optimization.adamw`, but not fused, so it knows nothing of gradients that are not finite."""
 
+    found_inf: Tensor  # from `optimization.update`
+
     def __init__(self, module: nn.Module, settings: OptimizerSettings):
         betas, decay = (settings.beta1, settings.beta2), settings.weight_decay
         super().__init__(module.parameters(), 0.0, betas, settings.eps, decay, foreach=True)
 
-    def step(self, closure: None = None) -> None:
+    def step(self, closure=None):
         del self.found_inf
         super().step(closure)

@@ -6,6 +6,7 @@ the clocks, on a machine that others use as well, trust `cpu` (processor time of
 stops while others have the core. `wall` is what one waits; `gpu` the time between two events on the device.
 """
 
+import functools
 import time
 import warnings
 from collections.abc import Callable
@@ -88,7 +89,7 @@ def measure(calls: dict[str, Call], rounds: int, stopwatch: Stopwatch, warm_up: 
         first = i % len(names)
         for name in names[first:] + names[:first]:
             run, arguments = calls[name].run, calls[name].prepare()
-            for clock, taken in stopwatch(lambda run=run, arguments=arguments: run(*arguments)).items():
+            for clock, taken in stopwatch(functools.partial(run, *arguments)).items():
                 seconds[name].setdefault(clock, []).append(taken)
             del arguments  # they may be large, and the next one makes its own
     return Timings(seconds)

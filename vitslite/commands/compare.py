@@ -48,7 +48,7 @@ def main(arguments: argparse.Namespace) -> None:
 def write(compared: Comparison, output: Path, n_sentences: int, everything: bool) -> None:
     output.mkdir(parents=True, exist_ok=True)
     picture = tables.draw(output / "curves.png", compared)
-    write_text(output / "comparison.md", tables.markdown(compared, output, picture and picture.name))
+    write_text(output / "comparison.md", tables.markdown(compared, output, picture.name if picture else None))
     write_text(output / "index.html", page.page(compared, output, n_sentences, everything))
 
 
@@ -56,7 +56,7 @@ def save_view(compared: Comparison, given: list[str], output: Path) -> str:
     """The view of the project that the first W&B source names, or else the settings of the first run."""
     named = next((project for project in map(sources.remote_project, given) if project), None)
     config = compared.runs[0].config
-    entity, project = named.split("/") if named else (config.get("tracking.entity"), config.get("tracking.project"))
+    entity, project = named.split("/") if named else (config.get("tracking.entity"), config.get("tracking.project", ""))
     keys = sorted({key for run in compared.runs for row in run.rows for key in row} - {"step"})
     return wandb_runs.save_view(project, entity, keys, compared.differing, output / "wandb_workspace")
 

@@ -42,16 +42,16 @@ def as_job(task: Callable[[DictConfig], float | None]) -> Callable[[DictConfig],
     def wrapped(cfg: DictConfig) -> float | None:
         overrides, folder = naming.hydra_job()
         job = Job(*naming.place(cfg, overrides), overrides)
-        noted = folder is not None and distributed.is_main()
+        sweep = Sweep(Path(folder)) if folder is not None and distributed.is_main() else None
         value = None
         try:
-            with Sweep(Path(folder)).record(job) if noted else contextlib.nullcontext():
+            with sweep.record(job) if sweep else contextlib.nullcontext():
                 value = task(cfg)
                 job.state = "stopped" if value is None else "finished"
         except USER_ERRORS as error:
             if shows_trace():
                 raise
-            fail(f"{job.name}: {error}" if noted else str(error))
+            fail(f"{job.name}: {error}" if sweep else str(error))
             exit_codes.append(EXIT_ERROR)
         except RuntimeError as error:
             if shows_trace() or not (distributed.is_launched() and "by peer" in str(error)):

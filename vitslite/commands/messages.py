@@ -1,7 +1,6 @@
 """Messages at the start and the end of a run: what is trained on what, what came of it, where everything is."""
 
 import sys
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -68,7 +67,7 @@ def say_trained(config: build.Config) -> None:
     """That there is nothing to do, and what came of the run."""
     if distributed.is_main():
         print(f"run {config.name} is trained already, {config.trainer.steps} steps, in {config.run_dir}/")
-        say_headline(read_rows(Path(config.run_dir)))
+        say_headline(read_rows(config.directory))
 
 
 def say_headline(rows: list[Row]) -> None:

@@ -8,7 +8,6 @@ is marked. The limits of each setting alone stand at its field (declared.py).
 import itertools
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
 from vitslite import distributed
 from vitslite.config.settings import Config
@@ -27,9 +26,10 @@ def check(config: Config) -> None:
 
 def _run(config: Config) -> Iterator[str]:
     batch_size, accumulate, n_ranks = config.data.batch_size, config.trainer.accumulate, distributed.world_size()
+    assert config.name is not None, "build.parse sets it"
     if ".." in config.name or config.name.startswith("/"):
         yield f"name={config.name}: a name, not a path; run_dir=... says where a run lies"
-    if Path(config.run_dir).exists() and not Path(config.run_dir).is_dir():
+    if config.directory.exists() and not config.directory.is_dir():
         yield f"run_dir={config.run_dir} is a file: give a directory"
     if batch_size % (accumulate * n_ranks):
         yield f"data.batch_size={batch_size}: make it a multiple of trainer.accumulate={accumulate} x {n_ranks} ranks"

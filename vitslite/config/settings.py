@@ -1,6 +1,7 @@
 """Configuration schema, composed of the settings dataclasses that stand beside the classes they configure."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from vitslite.audio import AudioSettings
 from vitslite.datasets.corpus import DataSettings
@@ -31,3 +32,8 @@ class Config:
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     validation: ValidationSettings = field(default_factory=ValidationSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
+
+    @property
+    def directory(self) -> Path:
+        assert self.run_dir is not None, "build.parse sets it"
+        return Path(self.run_dir)

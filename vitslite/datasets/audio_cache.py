@@ -81,7 +81,7 @@ def digest(utterances: list[Utterance], read: ClipReader) -> str:
         try:
             found = u.path.stat()
         except OSError as error:
-            raise ValueError(f"{u.path}: {error.strerror.lower()}") from None
+            raise ValueError(f"{u.path}: {str(error.strerror).lower()}") from None
         parts.append([os.path.abspath(u.path), found.st_size, found.st_mtime_ns, u.n_frames, u.peak])
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=12).hexdigest()
 

@@ -55,8 +55,9 @@ def collate(
         "audio": torch.from_numpy(audio),
         "frame_lengths": torch.tensor([u.n_frames for u in utterances]),
     }
-    if all(u.onsets is not None for u in utterances):
-        durations = [durations_from_onsets(u.onsets, len(u.tokens), u.n_frames, hop_length) for u in utterances]
+    known = [(u, u.onsets) for u in utterances if u.onsets is not None]
+    if len(known) == len(utterances):
+        durations = [durations_from_onsets(onsets, len(u.tokens), u.n_frames, hop_length) for u, onsets in known]
         fields["durations"] = _padded(durations, n_tokens)
     return fields
 

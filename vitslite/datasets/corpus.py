@@ -9,7 +9,7 @@ from vitslite.audio import AudioSettings, duration_info
 from vitslite.datasets.demo import make_demo_corpus
 from vitslite.datasets.metadata import Row, Skipped, read_metadata
 from vitslite.datasets.onsets import known_onsets, read_alignments
-from vitslite.text.frontend import Frontend, TextSettings, build_frontend
+from vitslite.text.frontend import BLANK, Frontend, TextSettings, build_frontend
 
 _TOLERATED_FAULTS = 10  # missing or corrupt clips, in small corpora where data.max_bad is less than that
 
@@ -96,9 +96,9 @@ def load_corpus(
             + "; ".join(skipped.summary())
         )
     texts = [row.text for row, _, _ in clips]
-    if frontend is None and clips:
-        frontend = build_frontend(text, texts, cache)
-    elif frontend is not None:
+    if frontend is None:
+        frontend = build_frontend(text, texts, cache) if clips else Frontend(text, [BLANK])
+    else:
         frontend.prepare(texts, cache)
     alignments = read_alignments(root / "alignments.jsonl")
     used = []

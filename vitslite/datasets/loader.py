@@ -2,7 +2,7 @@
 
 import itertools
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +44,7 @@ class Loader:
         read = ClipReader(audio.sample_rate, audio.hop_length)
         self.clip = read if cache is None else cached_clips(utterances, read, cache)
 
-    def batches(self, first_step: int, accumulate: int = 1) -> Iterator[list[Batch]]:
+    def batches(self, first_step: int, accumulate: int = 1) -> Generator[list[Batch]]:
         """Steps first_step, first_step + 1, ... without end; each is a list of `accumulate` micro-batches.
 
         Close the iterator (or let it go) to end the workers. ValueError: clips have become unreadable.

@@ -71,7 +71,7 @@ def _decode(path: Path) -> str:
         content = path.read_bytes()
     except OSError as error:
         raise ValueError(
-            f"{path}: {error.strerror.lower()}; type data.root=/path/to/LJSpeech-1.1, the folder with metadata.csv"
+            f"{path}: {str(error.strerror).lower()}; type data.root=/path/to/LJSpeech-1.1, the folder with metadata.csv"
         ) from None
     if content[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in content[:1000]:
         raise ValueError(f"{path}: looks like UTF-16; save it as UTF-8")

@@ -30,7 +30,7 @@ def find_pairs(folder: Path, reference: Path) -> list[Pair]:
     """
     if not (reference / "metadata.csv").is_file():
         raise ValueError(f"--reference {reference}: no metadata.csv there; give a corpus in LJSpeech's layout")
-    given = {}
+    given: dict[str, Path] = {}
     for suffix in (".flac", ".wav"):  # of two files of one name the wav counts
         given |= {path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.rglob(f"*{suffix}")}
     given = {name: path for name, path in sorted(given.items()) if not name.startswith("evaluation/")}
@@ -59,7 +59,7 @@ def common_sample_rate(pairs: list[Pair], wanted: int | None = None) -> int:
     """
     paths = [path for pair in pairs for path in (pair.real, pair.given)]
     rates = {path: duration_info(path).sample_rate for path in paths}
-    lowest, highest = min(paths, key=rates.get), max(paths, key=rates.get)
+    lowest, highest = min(paths, key=rates.__getitem__), max(paths, key=rates.__getitem__)
     if wanted is None and rates[lowest] != rates[highest]:
         raise ValueError(
             f"{lowest} has {rates[lowest]} Hz, {highest} has {rates[highest]}: add --sample-rate {rates[lowest]} to "

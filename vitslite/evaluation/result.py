@@ -67,8 +67,8 @@ def collect(scored: Iterable[Scored], about: dict) -> Evaluation:
     for x in scored:
         for kind, row in x.measures.items():
             measures.setdefault(kind, []).append(row)
-        for name, values in x.pooled.items():
-            pooled.setdefault(name, []).append(values)
+        for name, errors in x.pooled.items():
+            pooled.setdefault(name, []).append(errors)
         values = {kind: {name: n / d for name, (n, d) in row.items() if d} for kind, row in x.measures.items()}
         utterances.append({"id": x.id, "text": x.text, "heard": x.heard, "measures": values})
     if not utterances:

@@ -112,7 +112,7 @@ class Scorer:
 
     def _errors(self, text: str, heard: str, heard_in_recording: str | None) -> dict[str, Ratio]:
         c = recognition.count_errors(text, heard)
-        rates = {
+        rates: dict[str, Ratio] = {
             "word_error_rate": (c.word_errors, c.words),
             "character_error_rate": (c.character_errors, c.characters),
         }
@@ -189,7 +189,7 @@ def _cell(x: Estimate | None, is_fraction: bool, n_most: int) -> str:
     if x is None:
         return "-"
     scale = 100 if is_fraction else 1
-    interval = "" if x.low is None else f" [{_number(x.low * scale)}, {_number(x.high * scale)}]"
+    interval = "" if x.low is None or x.high is None else f" [{_number(x.low * scale)}, {_number(x.high * scale)}]"
     return f"{_number(x.value * scale)}{interval}{f' n={x.n}' if x.n < n_most else ''}"
 
 

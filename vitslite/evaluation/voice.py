@@ -174,7 +174,7 @@ class VoiceEvaluator:
     def _alignment(self, utterance: Utterance, outputs: Outputs, words: Onsets | None) -> Alignment:
         log_lik = alignment.log_likelihood(outputs.latents.z_p, outputs.p_text)[0].float().cpu()
         known = utterance.onsets or words
-        onsets = known and [(token, sample / self.audio.hop_length) for token, sample in known]
+        onsets = [(token, sample / self.audio.hop_length) for token, sample in known or []]
         symbols = self.frontend.names(utterance.tokens)
         label = "true onsets" if utterance.onsets else "words, by forced alignment"
         return Alignment(log_lik, outputs.durations[0].cpu(), symbols, onsets, label)

@@ -183,7 +183,7 @@ def _unfinished(variants: list[Variant]) -> str:
     found = []
     for variant in variants:
         for seed, run in variant.runs.items():
-            if not is_done(run.folder):
+            if run.folder and not is_done(run.folder):
                 reached = f"{run.rows[-1]['step']} of {planned_steps(run.folder)} steps" if run.rows else "no steps"
                 found.append(f"`{variant.label}` seed {seed} ({reached})")
     return f"Not trained to the end: {', '.join(found)}." if found else ""

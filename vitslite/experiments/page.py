@@ -82,7 +82,7 @@ def _voices(variants: list[Variant], n_sentences: int) -> tuple[dict[int, list[V
 def _newest(variant: Variant) -> list[Voice]:
     """The sentences of the newest step of the first seed that has any. ValueError for a damaged samples.json."""
     for run in variant.runs.values():
-        rows = samples_page.samples_table(run.folder) if run.folder else []
+        rows: list[Voice] = [*samples_page.samples_table(run.folder)] if run.folder else []
         if rows:
             return [row for row in rows if row["step"] == max(other["step"] for other in rows)]
     return []

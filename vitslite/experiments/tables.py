@@ -4,7 +4,7 @@ import datetime
 import math
 import os
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -59,7 +59,7 @@ class Table(NamedTuple):
     about: str
     header: list[Cell]
     rows: list[list[Cell]]
-    variants: list[int | None]
+    variants: Sequence[int | None]
 
 
 def tables(c: Comparison, output: Path) -> dict[str, Table]:

@@ -85,7 +85,7 @@ def sections(keys: Collection[str], groups: list[str]) -> list[Any]:
             for name in fnmatch.filter(names, f"{part}/*")
         ]
         if panels:
-            found.append(workspaces.Section(part, panels=panels, is_open=part in catalogue.OPEN_GROUPS))
+            found.append(workspaces.Section(part, panels=[*panels], is_open=part in catalogue.OPEN_GROUPS))
     return found
 
 

@@ -34,7 +34,7 @@ _compile = numba.njit(nogil=True, boundscheck=False, error_model="numpy", cache=
 
 
 def durations(
-    score: np.ndarray, token_lengths: np.ndarray, frame_lengths: np.ndarray, n_threads: int
+    score: np.ndarray, token_lengths: np.ndarray, frame_lengths: np.ndarray, *, n_threads: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Frames per token on the best path of every item.
 

@@ -15,7 +15,7 @@ def matrix(model: nn.Module, terms: dict[str, Float[Tensor, ""]]) -> dict[str, f
     parameters = [p for group in modules.values() for p in group]
     norms = {}
     for term, value in terms.items():
-        gradients = (None,) * len(parameters)  # of a term that nothing here can change
+        gradients: tuple[Tensor | None, ...] = (None,) * len(parameters)  # of a term that nothing here can change
         if value.requires_grad:
             gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
         found = iter(gradients)

@@ -2,12 +2,13 @@
 
 import torch
 from jaxtyping import Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitslite.metrics import gradients
 from vitslite.metrics.alignment import score_statistics
 from vitslite.metrics.latents import in_float64
 from vitslite.model.alignment import log_likelihood
+from vitslite.model.vits import VITS
 from vitslite.objectives import kl
 from vitslite.objectives.objective import Counts, Objective
 from vitslite.tensors import Batch, Latents
@@ -16,7 +17,7 @@ N_SAMPLES = 16
 
 
 def probe(
-    model: nn.Module,
+    model: VITS,
     objective: Objective,
     batch: Batch,
     counts: Counts,

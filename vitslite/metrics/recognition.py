@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import jiwer
 import numpy as np
@@ -20,6 +20,9 @@ from jaxtyping import Float
 from vitslite.audio import resampled, to_int16
 from vitslite.datasets.demo import Grammar, load_grammar
 from vitslite.text.characters import normalise
+
+if TYPE_CHECKING:
+    from pocketsphinx import Decoder
 
 SAMPLE_RATE = 16000  # of every recogniser here
 SPHINX_FRAMES_PER_SECOND = 100
@@ -154,7 +157,8 @@ class TransformersModel:
             raise ValueError(f"recogniser {folder}: not a speech recognition model ({_first_line(error)})") from error
 
     def transcribe(self, wav: Float[np.ndarray, " S"], sample_rate: int) -> str:
-        return self._pipeline({"raw": prepared(wav, sample_rate), "sampling_rate": SAMPLE_RATE})["text"].lower()
+        heard = self._pipeline({"raw": prepared(wav, sample_rate), "sampling_rate": SAMPLE_RATE})
+        return heard["text"].lower()  # type: ignore[call-overload]  # its annotation forgets the single clip
 
 
 class TorchaudioPipeline:
@@ -185,7 +189,7 @@ class TorchaudioPipeline:
         return "".join(self._labels[i] for i in best if i != 0).replace("|", " ").lower().strip()
 
 
-def _sphinx_decoder(has_language_model: bool) -> "Decoder":  # noqa: F821 (imported where it is used)
+def _sphinx_decoder(has_language_model: bool) -> "Decoder":
     try:
         from pocketsphinx import Decoder
     except ImportError as error:
@@ -194,7 +198,7 @@ def _sphinx_decoder(has_language_model: bool) -> "Decoder":  # noqa: F821 (impor
     return Decoder(**model, logfn=os.devnull, loglevel="FATAL")
 
 
-def _decode(decoder: "Decoder", wav: Float[np.ndarray, " S"], sample_rate: int) -> None:  # noqa: F821
+def _decode(decoder: "Decoder", wav: Float[np.ndarray, " S"], sample_rate: int) -> None:
     decoder.reinit_feat(decoder.config)  # else the cepstral means of the clip before go on into this one
     decoder.start_utt()
     decoder.process_raw(to_int16(prepared(wav, sample_rate)).tobytes(), full_utt=True)

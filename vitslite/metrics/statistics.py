@@ -43,7 +43,7 @@ def cell(values: list[int | float]) -> str:
 def plus_minus(mean: float, half: float, signed: bool = False) -> str:
     """Mean and half of its interval, both to the second significant digit of the latter: 17.845, 1.23 -> 17.8 ± 1.2."""
     if not 1e-5 <= half < 1e6 or not math.isfinite(mean):
-        texts = significant(mean), significant(half)
+        texts = [significant(mean), significant(half)]
     else:
         decimals = 1 - math.floor(math.log10(half))
         texts = [f"{round(value, decimals) + 0.0:.{max(0, decimals)}f}" for value in (mean, half)]  # + 0: no -0.0

@@ -62,7 +62,8 @@ class Items(NamedTuple):
     keys: Int[Tensor, " B"]  # for the noise
 
     def only(self, i: int) -> "Items":
-        return Items(*(x[i : i + 1] for x in self))
+        one = slice(i, i + 1)
+        return Items(self.ids[one], self.token_lengths[one], self.frame_lengths[one], self.keys[one])
 
 
 def search(
@@ -197,7 +198,7 @@ def monotonic_alignment(
     from vitslite.kernels import alignment_cpu  # here, so that reading or importing a model does not load the compiler
 
     lengths = torch.stack([token_lengths, frame_lengths]).cpu()
-    _check_lengths(*lengths.tolist(), ids)
+    _check_lengths(ids, *lengths.tolist())
     assert lengths[0].max() <= log_lik.shape[1] and lengths[1].max() <= log_lik.shape[2], "lengths exceed the score"
     durations, finite = alignment_cpu.durations(
         score.cpu().contiguous().numpy(), *lengths.to(torch.int64).numpy(), n_threads=torch.get_num_threads()
@@ -237,7 +238,7 @@ def dense(durations: Int[Tensor, "B L"], n_frames: int) -> Bool[Tensor, "B L T"]
     return (frames >= ends - durations[:, :, None]) & (frames < ends)
 
 
-def _check_lengths(token_lengths: list[int], frame_lengths: list[int], ids: list[str]) -> None:
+def _check_lengths(ids: list[str], token_lengths: list[int], frame_lengths: list[int]) -> None:
     for name, n_tokens, n_frames in zip(ids, token_lengths, frame_lengths, strict=True):
         if n_tokens < 1:
             raise ValueError(f"utterance {name}: no tokens to align with {n_frames} frames; give it a text or drop it")

@@ -55,7 +55,7 @@ class DecoderSettings:
     istft: ISTFTSettings = field(default_factory=ISTFTSettings)
 
 
-def build_decoder(settings: DecoderSettings, n_latent: int, hop_length: int) -> nn.Module:
+def build_decoder(settings: DecoderSettings, n_latent: int, hop_length: int) -> "HiFiGAN | ISTFTDecoder":
     """A module with forward(z [B D T], mask [B 1 T] or None) -> audio [B 1 T * hop_length]."""
     if settings.kind == "hifigan":
         return HiFiGAN(settings.hifigan, n_latent, hop_length)
@@ -129,6 +129,8 @@ class ISTFTDecoder(nn.Module):
     Source: Siuzdak 2023 (Vocos), section 3, with our own synthesis (`overlap_add`).
     """
 
+    window: Tensor
+
     def __init__(self, settings: ISTFTSettings, n_latent: int, hop_length: int):
         super().__init__()
         s = settings
@@ -189,7 +191,7 @@ def overlap_add(spectrum: Complex64[Tensor, "B T F"], window: Float[Tensor, " K"
     """
     hop = len(window) // 4
     frames = (torch.fft.irfft(spectrum, n=len(window)) * window).unflatten(2, (4, hop))
-    audio = sum(F.pad(frames[:, :, k], (0, 0, k, 3 - k)) for k in range(4)).flatten(1)
+    audio = sum((F.pad(frames[:, :, k], (0, 0, k, 3 - k)) for k in range(4)), frames.new_zeros(())).flatten(1)
     first = 3 * hop // 2  # of the window of frame 0, before sample 0
     return audio[:, None, first : first + spectrum.shape[1] * hop] / 1.5
 

@@ -123,6 +123,8 @@ class ResolutionDiscriminator(nn.Module):
     ends there is silence. Source: Jang et al. 2021 (UnivNet), section 2.3, with a hop of n_fft / 4.
     """
 
+    window: Tensor
+
     def __init__(self, n_fft: int, channels: int):
         super().__init__()
         self.n_fft = n_fft

@@ -40,10 +40,11 @@ class DurationSettings:
     tail_bound: float = field(default=5.0, metadata={"above": 0})
 
 
-def build_durations(settings: DurationSettings, hidden: int) -> nn.Module:
+def build_durations(settings: DurationSettings, hidden: int) -> "StochasticDurations | DeterministicDurations":
     """The predictor of that kind for `hidden` channels of the text encoder."""
-    kinds = dict(zip(KINDS, (StochasticDurations, DeterministicDurations), strict=True))
-    return kinds[settings.kind](settings, hidden)
+    assert settings.kind in KINDS, settings.kind
+    stochastic = settings.kind == "stochastic"
+    return StochasticDurations(settings, hidden) if stochastic else DeterministicDurations(settings, hidden)
 
 
 class DeterministicDurations(nn.Module):
@@ -164,7 +165,9 @@ class StochasticDurations(nn.Module):
         z = noise * mask
         for flow in reversed(self.flows[2:]):
             z, _ = flow(z.flip(1), mask, c, inverse=True)
-        return self.flows[0].inverse(z.flip(1), mask)[:, 0]
+        affine = self.flows[0]
+        assert isinstance(affine, ElementwiseAffine)
+        return affine.inverse(z.flip(1), mask)[:, 0]
 
     def _condition(
         self, h: Float[Tensor, "B H L"], mask: Bool[Tensor, "B 1 L"], keys: Int[Tensor, " B"] | None

@@ -77,6 +77,7 @@ class Flow(nn.Module):
     def inverse(self, z_p: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]) -> Float[Tensor, "B D T"]:
         z_p = self._in_order(z_p)
         for coupling in reversed(self.couplings):
+            assert isinstance(coupling, Coupling | Householder | UnitTriangular)
             z_p = coupling.inverse(z_p.flip(1), mask)
         return z_p
 
@@ -92,9 +93,9 @@ class Flow(nn.Module):
         where the formula holds it fixed (T13 in docs/identities.md). Carrying log_std is subtracting log_det: the sum
         of the log_std grows by it. Not for the linear kinds, which have no halves.
         """
-        assert self.kind not in LINEAR_KINDS, f"{self.kind} has no halves to carry"
         mean, log_std = q
         for coupling in self.couplings:
+            assert isinstance(coupling, Coupling), f"{self.kind} has no halves to carry"
             shift, log_scale = coupling.shift_and_log_scale(z, mask)
             scale = torch.exp(log_scale) * mask
             moved = (shift + z * scale, shift + mean * scale, log_std + log_scale)
@@ -121,8 +122,8 @@ class Coupling(nn.Module):
         self.pre = nn.Conv1d(n_latent // 2, s.hidden, 1)
         self.wavenet = WaveNet(s.hidden, s.kernel, s.dilation_rate, s.n_layers, s.weight_norm)
         self.post = nn.Conv1d(s.hidden, n_latent if self.is_affine else n_latent // 2, 1)
-        nn.init.zeros_(self.post.weight)
-        nn.init.zeros_(self.post.bias)
+        for p in self.post.parameters():
+            nn.init.zeros_(p)
 
     def forward(
         self, x: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]

@@ -54,8 +54,9 @@ class PosteriorEncoder(nn.Module):
         self.skip = nn.Conv1d(n_bins, n_latent, 1) if s.skip else None
         if s.skip:
             with torch.no_grad():
-                self.proj.weight[n_latent:] *= 0.1
-                self.proj.bias.zero_()
+                weight, bias = self.proj.parameters()
+                weight[n_latent:] *= 0.1
+                bias.zero_()
 
     def forward(self, x: Float[Tensor, "B N T"], frame_mask: Bool[Tensor, "B 1 T"]) -> Gaussian:
         if self.is_log_mel:

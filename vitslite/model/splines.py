@@ -98,8 +98,8 @@ class SplineCoupling(nn.Module):
         self.conv_pre = nn.Conv1d(1, filters, 1)
         self.conv_dds = DilatedConvs(filters, kernel, 0.0, "duration.dropout.none")
         self.conv_proj = nn.Conv1d(filters, 3 * n_bins - 1, 1)
-        nn.init.zeros_(self.conv_proj.weight)
-        nn.init.zeros_(self.conv_proj.bias)
+        for p in self.conv_proj.parameters():
+            nn.init.zeros_(p)
 
     def forward(
         self,

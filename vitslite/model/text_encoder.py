@@ -50,8 +50,8 @@ class TextEncoder(nn.Module):
         self.prior_std = s.prior_std
         self.global_log_std = nn.Parameter(torch.zeros(n_latent, 1)) if s.prior_std == "global" else None
         with torch.no_grad():
-            self.proj.weight[n_latent:] *= s.log_std_scale
-            self.proj.bias[n_latent:] *= s.log_std_scale
+            for p in self.proj.parameters():
+                p[n_latent:] *= s.log_std_scale
 
     def forward(
         self,
@@ -66,7 +66,7 @@ class TextEncoder(nn.Module):
         mean, log_std = (self.proj(h).float() * token_mask).chunk(2, dim=1)
         if self.prior_std == "unit":
             log_std = torch.zeros_like(log_std)
-        elif self.prior_std == "global":
+        elif self.global_log_std is not None:
             log_std = self.global_log_std * token_mask
         return h, Gaussian(mean, log_std)
 

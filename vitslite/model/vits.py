@@ -76,7 +76,7 @@ class VITS(nn.Module):
         self.duration_predictor = build_durations(s.duration, s.text_encoder.hidden)
         self.decoder = build_decoder(s.decoder, s.n_latent, hop_length)
         self.mel_head = nn.Conv1d(s.text_encoder.hidden, n_mels, 1) if s.mel_head else None
-        if s.mel_head:
+        if self.mel_head and self.mel_head.bias is not None:
             nn.init.constant_(self.mel_head.bias, LOG_MEL_MEAN)  # where speech is
 
     def forward(self, batch: Batch) -> Outputs:
@@ -175,6 +175,7 @@ class VITS(nn.Module):
         self, batch: Batch, stats: Gaussian, mask: Bool[Tensor, "B 1 T"], p: Prior | None = None
     ) -> tuple[Gaussian, Float[Tensor, "B D T"], Float[Tensor, "B D T"], Float[Tensor, "B D T"]]:
         """q, a sample z of it, zero on padding, and z_p, log_det = f(z)."""
+        assert not isinstance(p, SoftGaussian)  # config/rules.py: a residual posterior has one prior per frame
         q = self.posterior_encoder.posterior(stats, mask, p)
         z = q.sample(randomness.normal(batch.keys, "posterior", *q.mean.shape[1:])) * mask
         return q, z, *self.flow(z, mask)
@@ -205,8 +206,10 @@ class VITS(nn.Module):
             return batch.durations, self._expand(p_text, batch.durations, mask)
         x, tokens = z_p, p_text
         if settings.score == "mel":
+            assert batch.mel is not None and mel_text is not None
             # Centred, so that the expanded square of the score does not cancel in fp32.
             x, tokens = batch.mel - LOG_MEL_MEAN, Gaussian(mel_text - LOG_MEL_MEAN, torch.zeros_like(mel_text))
+        assert x is not None
         items, step = Items(batch.ids, *lengths, batch.keys), batch.step if self.training else None
         if settings.kind == "mas":
             durations = alignment.scored_search(x, tokens, items, settings, step)

@@ -174,7 +174,7 @@ def panel_svg(name: str, training: dict[int, list[Points]], validation: dict[int
     colours, inks = palette(n), np.linspace(1.0, 0.5, n)
     look = {f"{part}.color": INK for part in ("text", "xtick", "ytick")} | {"axes.edgecolor": INK, "grid.color": INK}
     fixed = {"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 8, "axes.linewidth": 0.6}
-    with matplotlib.rc_context(fixed | look):
+    with matplotlib.rc_context(fixed | look):  # type: ignore[arg-type]  # its stub wants a literal for each key
         figure = Figure(figsize=(3.6, 2.1))
         axes = figure.add_axes((0.14, 0.12, 0.84, 0.78))
         for i, seeds in training.items():
@@ -185,8 +185,8 @@ def panel_svg(name: str, training: dict[int, list[Points]], validation: dict[int
             axes.vlines(steps, low, high, color=colours[i], linewidth=0.8, gid=f"v{i}-{name}-range")
         _choose_scale(axes, [points for part in (training, validation) for seeds in part.values() for points in seeds])
         if axes.get_yscale() == "log":  # 0.2 and 5, not powers: a panel spans a decade or two
-            low, high = axes.get_ylim()
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 500 * low else (1,)))
+            bottom, top = axes.get_ylim()
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if top < 500 * bottom else (1,)))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter("")
         axes.grid(alpha=0.15, linewidth=0.6)
@@ -202,8 +202,8 @@ def panel_svg(name: str, training: dict[int, list[Points]], validation: dict[int
 
 def palette(n: int) -> list[str]:
     """Colours of n variants, as #rrggbb; after twenty they begin anew."""
-    colours = matplotlib.colormaps["tab10" if n <= 10 else "tab20"].colors
-    return [to_hex(colours[i % len(colours)]) for i in range(n)]
+    colours = matplotlib.colormaps["tab10" if n <= 10 else "tab20"]
+    return [to_hex(colours(i % colours.N)) for i in range(n)]
 
 
 def _choose_scale(axes: "matplotlib.axes.Axes", lines: list[Points]) -> None:
@@ -250,7 +250,7 @@ def _subplots(n_rows: int, n_columns: int, *inches: int | float) -> "tuple[matpl
     """A figure of this width and height, and its axes [n_rows, n_columns]."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=inches, layout="constrained")
+    figure = Figure(figsize=(inches[0], inches[1]), layout="constrained")
     return figure, figure.subplots(n_rows, n_columns, squeeze=False)
 
 

@@ -10,7 +10,7 @@ metrics.jsonl as in W&B (val/...: of the averaged weights on validation data; me
 
 import torch
 from jaxtyping import Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitslite import distributed
 from vitslite.datasets.loader import Data
@@ -21,7 +21,7 @@ from vitslite.metrics.latents import latent_statistics, latent_sums
 from vitslite.metrics.probe import probe
 from vitslite.metrics.recognition import Recogniser
 from vitslite.metrics.verdict import verdict
-from vitslite.model.vits import ModelSettings
+from vitslite.model.vits import VITS, ModelSettings
 from vitslite.monitoring import figures, samples_page
 from vitslite.monitoring.tracking import Tracker
 from vitslite.monitoring.validation import SAMPLED_METRICS, Validator
@@ -56,7 +56,7 @@ class RunObserver:
             self.seen = latent_statistics(latent_sums(outputs), self.data.audio.frames_per_second)
         self.seen |= path_statistics(outputs.durations, batch.token_lengths, batch.frame_lengths)
 
-    def log_step(self, model: nn.Module, result: StepResult, throughput: Throughput) -> None:
+    def log_step(self, model: VITS, result: StepResult, throughput: Throughput) -> None:
         """The terms of a step over the global batch, its cheap diagnostics, gradient norms after clipping, speed."""
         weights, norm = self.objective.weights_at(result.step - 1), float(result.grad_norm)
         clipped = max(1.0, norm / result.max_grad_norm) if result.max_grad_norm > 0 else 1.0
@@ -74,7 +74,7 @@ class RunObserver:
         }
         self.tracker.log(result.step, row)
 
-    def probe(self, step: int, model: nn.Module) -> None:
+    def probe(self, step: int, model: VITS) -> None:
         """Log the expensive diagnostics, of the weights as they are trained, on a few fixed validation utterances."""
         if not distributed.is_main():
             return
@@ -84,13 +84,13 @@ class RunObserver:
         model.train()
         self.tracker.log(step, row)
 
-    def validate(self, step: int, model: nn.Module) -> dict[str, float]:
+    def validate(self, step: int, model: VITS) -> dict[str, float]:
         """Log and give the validation losses."""
         metrics = self.validator.losses(model)
         self.tracker.log(step, metrics)
         return metrics
 
-    def sample(self, step: int, model: nn.Module) -> dict[str, float]:
+    def sample(self, step: int, model: VITS) -> dict[str, float]:
         """Leave wavs, alignments, spectrograms and curves in the run directory and in W&B; log and give error rates."""
         run_dir = self.tracker.run_dir
         files = self.validator.samples(model, step)
@@ -107,7 +107,7 @@ class RunObserver:
         samples_page.samples_page(run_dir, run_dir.name)
         return rates
 
-    def conclude(self, step: int, model: nn.Module) -> None:
+    def conclude(self, step: int, model: VITS) -> None:
         """What W&B shows of the run as a whole: beside the last value of each key the best ones, and the verdict."""
         self.tracker.table(step, "samples", samples_page.samples_table(self.tracker.run_dir))
         values = catalogue.best_values(self.tracker.rows())

@@ -56,11 +56,12 @@ def samples_page(run_dir: Path, title: str) -> Path | None:
 
 def samples_table(run_dir: Path) -> list[dict[str, int | str | Path | None]]:
     """The same as rows: sentence after sentence, each at every step; None where a file is missing."""
-    rows = []
+    rows: list[dict[str, int | str | Path | None]] = []
     for x in sorted(_read_samples(run_dir), key=lambda sample: sample.id):
         files = {kind: x.file(kind) for kind in (*KINDS, "alignment", "spectrograms")}
-        row = {"text": x.text, "step": x.step} | {f"heard in {k}": x.heard.get(k, "") for k in ("copy", "spoken")}
-        rows.append(row | {kind: path if path.is_file() else None for kind, path in files.items()})
+        heard = {f"heard in {k}": x.heard.get(k, "") for k in ("copy", "spoken")}
+        found = {kind: path if path.is_file() else None for kind, path in files.items()}
+        rows.append({"text": x.text, "step": x.step, **heard, **found})
     return rows
 
 

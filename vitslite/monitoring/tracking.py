@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import wandb
 from wandb.errors import Error as WandbError
@@ -154,7 +154,7 @@ def _init(mode: str, settings: TrackingSettings, run_dir: Path, **described: Any
     if not id_file.exists():  # made once, so that a resumed run goes on in the same place
         id_file.write_text(secrets.token_hex(4))
     return wandb.init(
-        mode=mode,
+        mode=cast(Literal["online", "offline", "disabled", "shared"], mode),  # of another one it says so itself
         project=settings.project,
         entity=settings.entity,
         **described,

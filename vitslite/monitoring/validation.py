@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import nn
 
 from vitslite.audio import write_wav
 from vitslite.datasets.loader import Data
@@ -23,6 +22,7 @@ from vitslite.metrics.alignment import onset_errors, path_statistics
 from vitslite.metrics.latents import LatentSums, latent_statistics, latent_sums
 from vitslite.metrics.recognition import Recogniser
 from vitslite.model import alignment
+from vitslite.model.vits import VITS
 from vitslite.monitoring import figures
 from vitslite.monitoring.samples_page import KINDS
 from vitslite.objectives.objective import Counts, Objective
@@ -53,9 +53,10 @@ class Validator:
         self._hypotheses_of_recordings: dict[str, str] = {}  # by id
 
     @torch.no_grad()
-    def losses(self, model: nn.Module) -> dict[str, float]:
+    def losses(self, model: VITS) -> dict[str, float]:
         """Every loss term over the whole validation set, and the error of the alignment in milliseconds."""
-        counts = Counts.from_flat(sum(self.objective.counts(b).flat() for b in self.data.validation).to(self.device))
+        flat = sum((self.objective.counts(b).flat() for b in self.data.validation), torch.zeros(()))
+        counts = Counts.from_flat(flat.to(self.device))
         terms: dict[str, float] = {}
         sums: list[LatentSums] = []
         paths, errors = [], []
@@ -81,7 +82,7 @@ class Validator:
         return {f"val/{key}": value for key, value in metrics.items()}
 
     @torch.no_grad()
-    def intelligibility(self, model: nn.Module) -> dict[str, float]:
+    def intelligibility(self, model: VITS) -> dict[str, float]:
         """Word and character error rates of some validation sentences: as recorded, copied and spoken from text."""
         if self.recogniser is None:
             return {}
@@ -100,7 +101,7 @@ class Validator:
         return rates
 
     @torch.no_grad()
-    def samples(self, model: nn.Module, step: int) -> dict[str, Path]:
+    def samples(self, model: VITS, step: int) -> dict[str, Path]:
         """Wavs and pictures of a few fixed sentences, below `run_dir/samples/step_*`. Gives the files by W&B key."""
         batch = self._prepare(self.data.samples)
         outputs = model(batch)
@@ -116,12 +117,13 @@ class Validator:
                 write_wav(path, wav, self.audio.sample_rate)
                 mels[f"{kind}, {len(wav) / self.audio.sample_rate:.2f} s"] = self._log_mel(wav)
             title = f"step {step}: {utterance.text}"
+            onsets = [(token, sample / self.audio.hop_length) for token, sample in utterance.onsets or []]
             files[f"alignment/{i}"] = figures.alignment(
                 folder / f"{name}_alignment.png",
                 log_lik[i, :n_tokens, :n_frames],
                 durations[i, :n_tokens],
                 self.data.corpus.frontend.names(utterance.tokens),
-                utterance.onsets and [(token, sample / self.audio.hop_length) for token, sample in utterance.onsets],
+                onsets,
                 title,
             )
             files[f"spectrogram/{i}"] = figures.spectrograms(folder / f"{name}_spectrograms.png", mels, title)
@@ -129,7 +131,7 @@ class Validator:
         write_text(folder / "samples.json", json.dumps(shown, ensure_ascii=False, indent=1))  # samples_page.py reads it
         return files
 
-    def _recordings(self, model: nn.Module, batch: Batch) -> dict[str, dict[str, Float[np.ndarray, " _"]]]:
+    def _recordings(self, model: VITS, batch: Batch) -> dict[str, dict[str, Float[np.ndarray, " _"]]]:
         """name -> the recording, its copy, and its text spoken."""
         copies = model.reconstruct(batch)
         spoken = model.infer(batch.tokens, batch.token_lengths, batch.keys)

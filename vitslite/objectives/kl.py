@@ -28,6 +28,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitslite import randomness
+from vitslite.model.flows import Flow
 from vitslite.tensors import Gaussian, Latents, Prior
 
 Estimator = Callable[[Latents], Tensor]
@@ -50,6 +51,7 @@ def mirrored(x: Latents) -> Latents:
 
 def redrawn(x: Latents, k: int) -> Latents:
     """At the k-th further sample of q."""
+    assert x.keys is not None
     return x.at(x.q.sample(randomness.normal(x.keys, f"posterior.{k}", *x.z.shape[1:])))
 
 
@@ -132,6 +134,7 @@ def carried_mean(x: Latents) -> Float[Tensor, "B D T"]:
     Unbiased, with far less variance, for one coupling (Rao-Blackwell). From the second coupling on the network sees a
     half that was sampled where the formula holds it fixed: biased. Carrying the std is subtracting log_det.
     """
+    assert isinstance(x.flow, Flow)
     return gaussian_kl(x.flow.carry(x.q, x.z, x.mask), x.p)
 
 

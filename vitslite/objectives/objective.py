@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from vitslite.audio import AudioSettings
 from vitslite.objectives import adversarial
-from vitslite.objectives.kl import ESTIMATORS, Estimator, without_log_det
+from vitslite.objectives.kl import ESTIMATORS, Estimator, k_sample, without_log_det
 from vitslite.objectives.proposed import PROPOSED
 from vitslite.objectives.reconstruction import MelReconstruction, prior_mel
 from vitslite.objectives.regularisers import RegulariserSettings, prior_side, regularised, weight_factor
@@ -129,6 +129,7 @@ class Objective(nn.Module):
                 terms["adversarial"] = adversarial.generator_loss(fake).sum() / counts.utterances
                 terms["feature_matching"] = adversarial.feature_matching(real, fake).sum() / counts.utterances
             if outputs.mel_prior is not None:
+                assert outputs.mel is not None
                 nats = prior_mel(outputs.mel, outputs.mel_prior) * outputs.latents.mask
                 terms["prior_mel"] = nats.sum() / (counts.frames * nats.shape[1])
             weights = self.weights_at(step)
@@ -155,7 +156,7 @@ def build_estimator(settings: ObjectiveSettings) -> Estimator:
     """The estimator of that name: Latents -> nats per element [B, D, T]."""
     estimator = (ESTIMATORS | PROPOSED)[settings.kl]
     if settings.kl == "k_sample":
-        estimator = functools.partial(estimator, k=settings.kl_samples)
+        estimator = functools.partial(k_sample, k=settings.kl_samples)
     if settings.log_det == "drop":
         return lambda x: estimator(without_log_det(x))
     return estimator

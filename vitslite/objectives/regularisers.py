@@ -5,7 +5,6 @@ The KL has two sides. It pulls the posterior to the prior (q side) and the prior
 learning; the functions here weaken one side and leave the other whole.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from vitslite.objectives.kl import Estimator
-from vitslite.tensors import Latents
+from vitslite.tensors import FlowLike, Latents
 
 SCHEDULES = ("constant", "warmup", "cyclic")
 
@@ -94,10 +93,11 @@ def prior_side(x: Latents) -> Latents:
 def posterior_side(x: Latents) -> Latents:
     """KL(q || sg[p]): the same value, gradient to the posterior alone. The flow belongs to the prior."""
     x = x._replace(p=x.p.map(Tensor.detach))
+    assert x.flow is None or isinstance(x.flow, nn.Module)
     return x if x.flow is None else x._replace(flow=_without_parameter_gradients(x.flow)).at(x.z)
 
 
-def _without_parameter_gradients(flow: nn.Module) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def _without_parameter_gradients(flow: nn.Module) -> FlowLike:
     """The flow with its parameters held fixed; gradients still pass through to its input."""
     values = {name: v.detach() for name, v in [*flow.named_parameters(), *flow.named_buffers()]}
     return lambda z, mask: functional_call(flow, values, (z, mask))

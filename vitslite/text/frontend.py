@@ -63,7 +63,8 @@ class Frontend:
                 f"text {text!r}: {' '.join(map(repr, unknown))} not in the vocabulary of {self.n_symbols} symbols "
                 f"(first after {''.join(symbols[max(0, first - 8) : first])!r}); respell the text"
             )
-        return intersperse_blanks(ids) if self.settings.blanks else ids
+        known = [i for i in ids if i is not None]
+        return intersperse_blanks(known) if self.settings.blanks else known
 
     def word_starts(self, text: str) -> list[int]:
         """The token indices at which the words of a text begin."""
@@ -115,6 +116,7 @@ def intersperse_blanks(ids: list[int]) -> list[int]:
 
 def listed_symbols(settings: TextSettings) -> list[str]:
     """The vocabulary that text.symbols spells out."""
+    assert settings.symbols is not None
     by_space = settings.frontend == "phonemes" and settings.units == "phones"
     return settings.symbols.split() if by_space else list(settings.symbols)
 

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
+from vitslite.model.vits import VITS
 from vitslite.tensors import Batch, Outputs
 
 
@@ -45,13 +46,13 @@ class Observer(Protocol):
     def observe_step(self, batch: Batch, outputs: Outputs) -> None:
         """Look at a step that is about to be logged."""
 
-    def log_step(self, model: nn.Module, result: StepResult, throughput: Throughput) -> None: ...
+    def log_step(self, model: VITS, result: StepResult, throughput: Throughput) -> None: ...
 
-    def probe(self, step: int, model: nn.Module) -> None: ...
+    def probe(self, step: int, model: VITS) -> None: ...
 
-    def validate(self, step: int, model: nn.Module) -> dict[str, float]: ...
+    def validate(self, step: int, model: VITS) -> dict[str, float]: ...
 
-    def sample(self, step: int, model: nn.Module) -> dict[str, float]: ...
+    def sample(self, step: int, model: VITS) -> dict[str, float]: ...
 
-    def conclude(self, step: int, model: nn.Module) -> None:
+    def conclude(self, step: int, model: VITS) -> None:
         """The run has come to its end."""

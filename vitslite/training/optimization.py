@@ -3,13 +3,14 @@
 import copy
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 SCHEDULES = ("constant", "cosine", "exponential")
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass
@@ -78,13 +79,13 @@ def update(optimizer: torch.optim.AdamW, rate: float, found_inf: Float[Tensor, "
     optimizer.step()
 
 
-class EMA:
+class EMA(Generic[Model]):
     """average <- decay * average + (1 - decay) * weights, with the decay growing from 0 as (1 + n) / (10 + n).
 
     The warm-up lets short runs profit: after n updates the average spans about n / 10 of them, at most 1 / (1 - decay).
     """
 
-    def __init__(self, model: nn.Module, decay: float):
+    def __init__(self, model: Model, decay: float):
         self.decay = decay
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
 

@@ -16,6 +16,7 @@ from vitslite import distributed
 from vitslite.datasets.loader import Data
 from vitslite.metrics import catalogue
 from vitslite.model.discriminators import Discriminator
+from vitslite.model.vits import VITS
 from vitslite.objectives.objective import Counts, Objective
 from vitslite.runs import mark_finished
 from vitslite.tensors import Batch, Outputs
@@ -35,7 +36,7 @@ class Trainer:
     def __init__(
         self,
         settings: TrainerSettings,
-        model: nn.Module,
+        model: VITS,
         discriminator: Discriminator | None,
         objective: Objective,
         data: Data,
@@ -200,7 +201,7 @@ class Trainer:
         distributed.barrier()
         return measured
 
-    def _measured(self, measure: Callable[[int, nn.Module], dict[str, float]]) -> dict[str, float]:
+    def _measured(self, measure: Callable[[int, VITS], dict[str, float]]) -> dict[str, float]:
         """By the observer, of the averaged weights if there are any; {} on other ranks than the main one."""
         if not distributed.is_main():
             return {}
