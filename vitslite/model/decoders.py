@@ -169,7 +169,7 @@ class ConvNeXtBlock(nn.Module):
 
     def __init__(self, channels: int, expansion: int, kernel: int):
         super().__init__()
-        self.depthwise = same_conv(channels, channels, kernel, groups=channels)
+        self.depthwise = nn.Conv1d(channels, channels, kernel, padding=kernel // 2, groups=channels)
         self.norm = nn.LayerNorm(channels)
         self.expand = nn.Linear(channels, expansion * channels)
         self.project = nn.Linear(expansion * channels, channels)

@@ -13,12 +13,11 @@ from torch.nn.utils import parametrizations
 from vitslite import randomness
 
 
-def same_conv(in_channels: int, out_channels: int, kernel: int, dilation: int = 1, groups: int = 1) -> nn.Conv1d:
+def same_conv(in_channels: int, out_channels: int, kernel: int, dilation: int = 1) -> nn.Conv1d:
     """A convolution whose output is as long as its input. Raises ValueError where `kernel` is even."""
     if kernel < 1 or kernel % 2 == 0:
         raise ValueError(f"kernel={kernel} has no middle: give the part's kernel an odd number, say {kernel + 1 | 1}")
-    padding = dilation * (kernel // 2)
-    return nn.Conv1d(in_channels, out_channels, kernel, padding=padding, dilation=dilation, groups=groups)
+    return nn.Conv1d(in_channels, out_channels, kernel, dilation=dilation, padding=dilation * (kernel // 2))
 
 
 class Dropout(nn.Module):

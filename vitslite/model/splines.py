@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from vitslite.model.layers import ChannelLayerNorm, Dropout, same_conv
+from vitslite.model.layers import ChannelLayerNorm, Dropout
 
 _MIN_SIZE = 1e-3  # of a bin, as a share of the interval
 _MIN_SLOPE = 1e-3
@@ -120,7 +120,10 @@ class DilatedConvs(nn.Module):
     def __init__(self, channels: int, kernel: int, dropout: float, purpose: str, n_layers: int = 3):
         super().__init__()
         self.convs_dilated = nn.ModuleList(
-            same_conv(channels, channels, kernel, dilation=kernel**i, groups=channels) for i in range(n_layers)
+            nn.Conv1d(
+                channels, channels, kernel, groups=channels, dilation=kernel**i, padding=kernel**i * (kernel // 2)
+            )
+            for i in range(n_layers)
         )
         self.convs_pointwise = nn.ModuleList(nn.Conv1d(channels, channels, 1) for _ in range(n_layers))
         self.norms_1 = nn.ModuleList(ChannelLayerNorm(channels) for _ in range(n_layers))
