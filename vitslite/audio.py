@@ -62,13 +62,7 @@ class LinearSpectrogram(nn.Module):
         with torch.autocast(audio.device.type, enabled=False):
             extended = _extend_by_reflection(audio[:, 0].float(), lengths, (self.n_fft - self.hop_length) // 2)
             spec = torch.stft(
-                extended,
-                self.n_fft,
-                self.hop_length,
-                self.win_length,
-                self.window,
-                center=False,
-                return_complex=True,
+                extended, self.n_fft, self.hop_length, self.win_length, self.window, center=False, return_complex=True
             )
             magnitude = torch.sqrt(spec.real.square() + spec.imag.square() + _MAGNITUDE_FLOOR)
             return magnitude * sequence_mask(lengths // self.hop_length, magnitude.shape[2])

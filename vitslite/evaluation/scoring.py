@@ -6,11 +6,13 @@ figure of a set is the ratio of the sums; its 95 % interval comes from drawing t
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from tabulate import tabulate
 
 from vitslite.audio import AudioSettings, LogMel
 from vitslite.metrics import acoustics, recognition
@@ -67,7 +69,6 @@ class Voiced(NamedTuple):
     """What the distances need of one recording."""
 
     wav: Float[np.ndarray, " S"]
-    log_mel: Float[np.ndarray, "M T"]
     cepstrum: Float[np.ndarray, "C T"]
     f0: Float[np.ndarray, " T"]
 
@@ -107,8 +108,7 @@ class Scorer:
     def _analyse(self, kind: str, wav: Float[np.ndarray, " S"]) -> Voiced:
         if len(wav) < self.audio.hop_length:
             raise ValueError(f"the {kind} recording has {len(wav)} samples, less than one spectrogram frame")
-        log_mel = self.log_mel(wav)
-        return Voiced(wav, log_mel, acoustics.mel_cepstrum(log_mel), acoustics.pitch(wav, self.audio)[0])
+        return Voiced(wav, acoustics.mel_cepstrum(self.log_mel(wav)), acoustics.pitch(wav, self.audio)[0])
 
     def _errors(self, text: str, heard: str, heard_in_recording: str | None) -> dict[str, Ratio]:
         c = recognition.count_errors(text, heard)
@@ -123,11 +123,7 @@ class Scorer:
 
     def _sound(self, x: Voiced) -> dict[str, Ratio]:
         level = acoustics.level(x.wav, self.audio.hop_length)
-        return {
-            "rms_db": (level.rms_db, 1.0),
-            "clipped": (level.clipped, 1.0),
-            "silent": (level.silent, 1.0),
-        }
+        return {name: (getattr(level, name), 1.0) for name in ("rms_db", "clipped", "silent")}
 
     def _distances(self, x: Voiced, real: Voiced) -> dict[str, Ratio]:
         path = acoustics.warp(x.cepstrum, real.cepstrum)
@@ -143,26 +139,21 @@ class Scorer:
 def estimate(ratios: list[Ratio]) -> Estimate:
     """The ratio of the sums over utterances, and the 95 % bootstrap interval of it."""
     numerators, denominators = np.array(ratios, dtype=np.float64).T
-    value = float(numerators.sum() / denominators.sum())
-    draws = _draws(len(ratios))
-    return _estimate(value, [numerators[d].sum() / denominators[d].sum() for d in draws], len(ratios))
+    return _estimate(lambda drawn: numerators[drawn].sum() / denominators[drawn].sum(), len(ratios))
 
 
 def estimate_median(values: list[Float[np.ndarray, " _"]]) -> Estimate:
     """The median of all utterances' values together, and its interval over utterances."""
-    value = float(np.median(np.concatenate(values)))
-    draws = _draws(len(values))
-    return _estimate(value, [np.median(np.concatenate([values[i] for i in d])) for d in draws], len(values))
+    return _estimate(lambda drawn: np.median(np.concatenate([values[i] for i in drawn])), len(values))
 
 
-def _draws(n: int) -> Int[np.ndarray, "draws N"]:
-    """Utterances drawn with replacement, the same every time; none where there is one alone."""
-    return np.random.default_rng(0).integers(0, n, (N_RESAMPLES if n > 1 else 0, n))
-
-
-def _estimate(value: float, resampled: list[float], n: int) -> Estimate:
-    low, high = np.percentile(resampled, [2.5, 97.5]).tolist() if resampled else (None, None)
-    return Estimate(value, low, high, n)
+def _estimate(statistic: Callable[[Int[np.ndarray, " N"]], float], n: int) -> Estimate:
+    """A statistic of n utterances, by their indices, and its interval: they are drawn with replacement."""
+    low = high = None
+    if n > 1:
+        draws = np.random.default_rng(0).integers(0, n, (N_RESAMPLES, n))  # the same every time
+        low, high = np.percentile([statistic(drawn) for drawn in draws], [2.5, 97.5]).tolist()
+    return Estimate(float(statistic(np.arange(n))), low, high, n)
 
 
 def summarise(rows: list[dict[str, Ratio]]) -> dict[str, Estimate]:
@@ -179,9 +170,7 @@ def table(columns: dict[str, dict[str, Estimate]]) -> str:
         if any(name in column for column in columns.values()):
             cells = [_cell(column.get(name), unit == "fraction", n_most) for column in columns.values()]
             rows.append([f"{label}, {'%' if unit == 'fraction' else unit}", *cells])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+    return tabulate(rows, tablefmt="plain", disable_numparse=True)
 
 
 def _cell(x: Estimate | None, is_fraction: bool, n_most: int) -> str:

@@ -9,10 +9,10 @@ copy against paced is the gap between posterior and prior (sampled at `noise_sca
 predicted durations cost.
 """
 
-import resource
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from resource import RUSAGE_SELF, getrusage
 
 import numpy as np
 import torch
@@ -72,10 +72,8 @@ class VoiceEvaluator:
 
         The peak is of the whole process (of the GPU, where one is used), the evaluation included.
         """
-        if self.voice.device.type == "cuda":
-            memory = torch.cuda.max_memory_allocated()
-        else:
-            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        on_gpu = self.voice.device.type == "cuda"
+        memory = torch.cuda.max_memory_allocated() if on_gpu else 1024 * getrusage(RUSAGE_SELF).ru_maxrss
         return {
             "real_time_factor": self.seconds / max(self.audio_seconds, 1e-9),
             "peak_memory_mb": memory / 1e6,
@@ -130,12 +128,7 @@ class VoiceEvaluator:
         )
 
     def _model_measures(
-        self,
-        utterance: Utterance,
-        batch: Batch,
-        outputs: Outputs,
-        words: Onsets | None,
-        predicted: Int[Tensor, "B L"],
+        self, utterance: Utterance, batch: Batch, outputs: Outputs, words: Onsets | None, predicted: Int[Tensor, "B L"]
     ) -> tuple[dict[str, Ratio], dict[str, Float[np.ndarray, " _"]]]:
         """(ratios, errors to be pooled) of the posterior, the alignment and the durations."""
         frame_ms = 1000 * self.audio.hop_length / self.audio.sample_rate

@@ -102,11 +102,7 @@ class SplineCoupling(nn.Module):
             nn.init.zeros_(p)
 
     def forward(
-        self,
-        x: Float[Tensor, "B 2 L"],
-        mask: Bool[Tensor, "B 1 L"],
-        c: Float[Tensor, "B C L"],
-        inverse: bool = False,
+        self, x: Float[Tensor, "B 2 L"], mask: Bool[Tensor, "B 1 L"], c: Float[Tensor, "B C L"], inverse: bool = False
     ) -> tuple[Float[Tensor, "B 2 L"], Float[Tensor, "B L"]]:
         first, second = x.chunk(2, dim=1)
         shape = self.conv_proj(self.conv_dds(self.conv_pre(first) + c, mask, None)).float() * mask

@@ -54,10 +54,7 @@ class TextEncoder(nn.Module):
                 p[n_latent:] *= s.log_std_scale
 
     def forward(
-        self,
-        tokens: Int[Tensor, "B L"],
-        token_mask: Bool[Tensor, "B 1 L"],
-        keys: Int[Tensor, " B"] | None = None,
+        self, tokens: Int[Tensor, "B L"], token_mask: Bool[Tensor, "B 1 L"], keys: Int[Tensor, " B"] | None = None
     ) -> tuple[Float[Tensor, "B H L"], Gaussian]:
         h = self.embedding(tokens).transpose(1, 2) * math.sqrt(self.hidden) * token_mask
         for layer in self.layers:
