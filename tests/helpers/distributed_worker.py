@@ -18,6 +18,7 @@ def main(out: Path, run_dir: Path, cache: Path, fault: str, overrides: list[str]
 
     small = ["model=nano", "tracking=local", "threads=1", "data.n_sentences=60", "data.batch_size=8"]
     small += ["trainer.device=cpu", f"data.cache={cache}", f"run_dir={run_dir}"]
+    build.register_schema()
     with hydra.initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         config = build.parse(hydra.compose("train", overrides=[*small, *overrides]), overrides)
     with distributed.session("cpu", 1) as device:
