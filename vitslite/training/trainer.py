@@ -146,8 +146,7 @@ class Trainer:
         self.completed_steps += 1
         if self.ema is not None:
             self.ema.update(self.model, self.completed_steps)
-        values = distributed.all_sum(torch.stack(list(terms.values())))
-        terms = dict(zip(terms, values.unbind(), strict=True))
+        terms = dict(zip(terms, distributed.all_sum(torch.stack(list(terms.values()))).unbind(), strict=True))
         self.throughput.frames = self.throughput.frames + counts.frames
         return StepResult(self.completed_steps, terms, norm, self.settings.optimizer.max_grad_norm, learning_rate)
 
