@@ -45,8 +45,7 @@ class Trainer:
         device: torch.device,
     ):
         self.settings = settings
-        self.model = model.to(device)
-        self.objective = objective.to(device)
+        self.model, self.objective = model.to(device), objective.to(device)
         self.data = data
         self.data.features.to(device)
         self.observer = observer
