@@ -179,7 +179,7 @@ def test_a_full_scale_sine_is_within_the_magnitude_limit():
     "overrides, message",
     [
         (["kind=vocos"], "model.decoder.kind=vocos is unknown: choose one of hifigan, istft"),
-        (["hop_length=320"], "model.decoder.hifigan.upsample_rates=.* make 256 samples .* audio.hop_length=320"),
+        (["hop_length=320"], "model.decoder.hifigan.upsample_rates=.* product, 256, must be audio.hop_length=320"),
         (["hifigan.upsample_kernels=[16,16,4]"], "upsample_kernels=.*one for each"),
         (["hifigan.upsample_kernels=[16,16,4,3]"], "upsample_kernels=.*even number"),
         (["hifigan.upsample_kernels=[16,16,4,0]"], r"upsample_kernels\[3\]=0: must be at least 1"),

@@ -389,8 +389,9 @@ def test_the_kl_of_an_utterance_is_its_own(world, overrides):
 def test_noise_by_the_spread_of_the_whole_batch_is_noticed(world, monkeypatch):
     """The planted fault, that of VITS2's public code: the standard deviation of the score over the padded batch."""
 
-    def of_the_batch(log_lik, token_lengths, frame_lengths, keys, settings, step):
-        return log_lik + settings.noise * log_lik.std() * randomness.normal(keys, "alignment", *log_lik.shape[1:])
+    def of_the_batch(log_lik, items, settings, step):
+        noise = randomness.normal(items.keys, "alignment", *log_lik.shape[1:])
+        return log_lik + settings.noise * log_lik.std() * noise
 
     monkeypatch.setattr(alignment, "perturbed", of_the_batch)
     with pytest.raises(AssertionError):
