@@ -16,10 +16,10 @@ from vitslite.datasets.demo import make_demo_corpus
 from vitslite.evaluation import folder
 from vitslite.evaluation.result import collect
 from vitslite.evaluation.scoring import Scorer, estimate, summarise, table
-from vitslite.evaluation.voice import SpeakSettings, VoiceEvaluator
+from vitslite.evaluation.voice import VoiceEvaluator
 from vitslite.metrics.recognition import build_recogniser
 from vitslite.monitoring.validation import Validator
-from vitslite.synthesis import Synthesizer
+from vitslite.synthesis import SpeakSettings, Synthesizer
 from vitslite.training import checkpoint
 
 RATE = 22050  # of the demo corpus

@@ -16,6 +16,7 @@ from vitslite import build, distributed
 from vitslite.config import naming
 from vitslite.experiments import sweeps
 from vitslite.experiments.sweeps import Job, Sweep
+from vitslite.synthesis import SpeakSettings
 
 USER_ERRORS = (ValueError, FloatingPointError, OSError)
 EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
@@ -125,6 +126,21 @@ def run_script(main: Callable[[argparse.Namespace], None], parser: argparse.Argu
         fail("interrupted")
         return EXIT_INTERRUPTED
     return 0
+
+
+def add_speaking(parser: argparse.ArgumentParser) -> None:
+    """How a voice speaks: the fields of SpeakSettings; and where."""
+    s = SpeakSettings()
+    parser.add_argument("--seed", type=int, default=s.seed)
+    parser.add_argument("--noise-scale", type=float, default=s.noise_scale, help="of the prior; 0 is its mean")
+    parser.add_argument(
+        "--duration-noise-scale", type=float, default=s.duration_noise_scale, help="of stochastic durations"
+    )
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+
+
+def speak_settings(arguments: argparse.Namespace) -> SpeakSettings:
+    return SpeakSettings(arguments.seed, arguments.noise_scale, arguments.duration_noise_scale)
 
 
 def positive(text: str) -> int:

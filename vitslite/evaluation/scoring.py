@@ -6,15 +6,18 @@ figure of a set is the ratio of the sums; its 95 % interval comes from drawing t
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from tabulate import tabulate
 
 from vitslite.audio import AudioSettings, LogMel
 from vitslite.metrics import acoustics, recognition
 from vitslite.metrics.recognition import Recogniser
+from vitslite.metrics.statistics import NOT_MEASURED, significant
 
 N_RESAMPLES = 1000
 Ratio = tuple[int | float, int | float]  # numerator, denominator
@@ -93,7 +96,8 @@ class Scorer:
             heard = {kind: self.recogniser.transcribe(wav, self.audio.sample_rate) for kind, wav in wavs.items()}
         rows, words = {}, recognition.words(text)
         for kind, voiced in analysed.items():
-            rows[kind] = self._sound(voiced)
+            level = acoustics.level(voiced.wav, self.audio.hop_length)
+            rows[kind] = {name: (getattr(level, name), 1.0) for name in ("rms_db", "clipped", "silent")}
             if words:
                 rows[kind]["words_per_minute"] = (len(words), len(voiced.wav) / self.audio.sample_rate / 60)
             if words and heard:
@@ -121,14 +125,6 @@ class Scorer:
             rates["excess_word_error_rate"] = (excess, c.words)
         return rates
 
-    def _sound(self, x: Voiced) -> dict[str, Ratio]:
-        level = acoustics.level(x.wav, self.audio.hop_length)
-        return {
-            "rms_db": (level.rms_db, 1.0),
-            "clipped": (level.clipped, 1.0),
-            "silent": (level.silent, 1.0),
-        }
-
     def _distances(self, x: Voiced, real: Voiced) -> dict[str, Ratio]:
         path = acoustics.warp(x.cepstrum, real.cepstrum)
         pitch = acoustics.pitch_errors(x.f0, real.f0, path)
@@ -141,27 +137,23 @@ class Scorer:
 
 
 def estimate(ratios: list[Ratio]) -> Estimate:
-    """The ratio of the sums over utterances, and the 95 % bootstrap interval of it."""
+    """The ratio of the sums over utterances."""
     numerators, denominators = np.array(ratios, dtype=np.float64).T
-    value = float(numerators.sum() / denominators.sum())
-    draws = _draws(len(ratios))
-    return _estimate(value, [numerators[d].sum() / denominators[d].sum() for d in draws], len(ratios))
+    return _estimate(len(ratios), lambda drawn: numerators[drawn].sum() / denominators[drawn].sum())
 
 
 def estimate_median(values: list[Float[np.ndarray, " _"]]) -> Estimate:
-    """The median of all utterances' values together, and its interval over utterances."""
-    value = float(np.median(np.concatenate(values)))
-    draws = _draws(len(values))
-    return _estimate(value, [np.median(np.concatenate([values[i] for i in d])) for d in draws], len(values))
+    """The median of all utterances' values together."""
+    return _estimate(len(values), lambda drawn: np.median(np.concatenate([values[i] for i in drawn])))
 
 
-def _draws(n: int) -> Int[np.ndarray, "draws N"]:
-    """Utterances drawn with replacement, the same every time; none where there is one alone."""
-    return np.random.default_rng(0).integers(0, n, (N_RESAMPLES if n > 1 else 0, n))
-
-
-def _estimate(value: float, resampled: list[float], n: int) -> Estimate:
-    low, high = np.percentile(resampled, [2.5, 97.5]).tolist() if resampled else (None, None)
+def _estimate(n: int, figure: Callable[[Int[np.ndarray, " N"]], float]) -> Estimate:
+    """The figure of all n utterances, and its interval from drawing them with replacement, the same every time."""
+    value = float(figure(np.arange(n)))
+    if n == 1:
+        return Estimate(value, None, None, n)
+    draws = np.random.default_rng(0).integers(0, n, (N_RESAMPLES, n))
+    low, high = np.percentile([figure(drawn) for drawn in draws], [2.5, 97.5]).tolist()
     return Estimate(value, low, high, n)
 
 
@@ -179,19 +171,13 @@ def table(columns: dict[str, dict[str, Estimate]]) -> str:
         if any(name in column for column in columns.values()):
             cells = [_cell(column.get(name), unit == "fraction", n_most) for column in columns.values()]
             rows.append([f"{label}, {'%' if unit == 'fraction' else unit}", *cells])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+    return tabulate(rows, tablefmt="plain", disable_numparse=True)
 
 
 def _cell(x: Estimate | None, is_fraction: bool, n_most: int) -> str:
     """The value, its interval, and of how many utterances where it is not of all."""
     if x is None:
-        return "-"
+        return NOT_MEASURED
     scale = 100 if is_fraction else 1
-    interval = "" if x.low is None else f" [{_number(x.low * scale)}, {_number(x.high * scale)}]"
-    return f"{_number(x.value * scale)}{interval}{f' n={x.n}' if x.n < n_most else ''}"
-
-
-def _number(x: float) -> str:
-    return f"{x:.3g}" if abs(x) < 100 else f"{x:.0f}"
+    interval = "" if x.low is None else f" [{significant(x.low * scale)}, {significant(x.high * scale)}]"
+    return f"{significant(x.value * scale)}{interval}{f' n={x.n}' if x.n < n_most else ''}"
