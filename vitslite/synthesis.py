@@ -45,7 +45,8 @@ class Synthesizer:
         A text of several sentences is spoken sentence by sentence. ValueError where there is nothing to speak, or for
         symbols that the voice was not trained on.
         """
-        s, sentences = settings, split_sentences(text)
+        s = settings
+        sentences = split_sentences(text)
         if not sentences:
             raise ValueError(f"nothing to speak in {text!r}: give a text with words")
         tokens = [torch.tensor(self.frontend.encode(sentence), device=self.device) for sentence in sentences]

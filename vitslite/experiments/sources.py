@@ -1,7 +1,6 @@
 """Sources of a comparison: run directories, sweeps, W&B projects. Each run's settings, rows, and how far it came."""
 
 import json
-import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -70,19 +69,15 @@ class RunLog:
         An estimate: the log has the rate of the last step of each interval.
         """
         steps, seconds, audio = 0, 0.0, 0.0
+        audio_rates = dict(self.points("time/audio_seconds_per_second"))
         for step, rate in self.points("time/steps_per_second"):
-            seconds += (step - steps) / rate
+            interval = (step - steps) / rate
+            seconds += interval
+            audio += interval * audio_rates.get(step, 0.0)
             steps = step
-        if not seconds:
-            return {}
-        rates = dict(self.points("time/steps_per_second"))
-        before = 0
-        for step, value in self.points("time/audio_seconds_per_second"):
-            audio += value * (step - before) / rates.get(step, math.inf)
-            before = step
-        return {"training time, s": seconds, "steps/s": steps / seconds} | (
-            {"audio s/s": audio / seconds} if audio else {}
-        )
+        totals = {"steps/s": steps, "audio s/s": audio}
+        rates = {name: total / seconds for name, total in totals.items() if total}
+        return {"training time, s": seconds} | rates if seconds else {}
 
 
 @dataclass
@@ -101,7 +96,8 @@ def read(sources: list[str]) -> Found:
     for source in sources:
         project = remote_project(source)
         if project:
-            found.runs += map(_of_wandb, wandb_runs.fetch_runs(project))
+            remote = wandb_runs.fetch_runs(project)
+            found.runs += [RunLog(run.name, _flat(run.config), run.rows, run.modified, url=run.url) for run in remote]
         elif Path(source).is_file():  # runs/beta-* takes logs along
             found.remarks.append(f"{source}: left out: a file, not the directory of a run")
         else:
@@ -180,10 +176,6 @@ def read_run(folder: Path) -> RunLog:
     log = folder / runs.METRICS
     modified = log.stat().st_mtime if log.exists() else 0.0
     return RunLog(folder.name, _flat(runs.stored_config(folder) or {}), read_rows(folder), modified, folder=folder)
-
-
-def _of_wandb(run: wandb_runs.RemoteRun) -> RunLog:
-    return RunLog(run.name, _flat(run.config), run.rows, run.modified, url=run.url)
 
 
 def _flat(config: dict[str, Any]) -> dict[str, Any]:

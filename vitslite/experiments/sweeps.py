@@ -99,12 +99,9 @@ class Sweep:
         return jobs
 
     def _write(self, job: Job) -> None:
-        path = self._path(job.name)
+        path = self.folder / "jobs" / f"{job.name.replace('/', '_')}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(asdict(job), indent=1) + "\n")
-
-    def _path(self, name: str) -> Path:
-        return self.folder / "jobs" / f"{name.replace('/', '_')}.json"
 
 
 @contextlib.contextmanager
