@@ -162,7 +162,7 @@ def test_a_table_has_every_measure_once():
 def evaluated(voice_path, recogniser, n=5, split="validation", **settings):
     voice = Synthesizer(voice_path)
     corpus = build.corpus(voice.config, voice.frontend)
-    evaluator = VoiceEvaluator(voice, corpus.frontend, recogniser, SpeakSettings(**settings))
+    evaluator = VoiceEvaluator(voice, recogniser, SpeakSettings(**settings))
     return collect(evaluator.score(getattr(corpus, split)[:n]), {}), evaluator
 
 

@@ -25,8 +25,7 @@ FOLDER = Path("runs/comparisons")
 
 def main(arguments: argparse.Namespace) -> None:
     output = arguments.output or FOLDER / name_of(arguments.sources)
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"-o {output}: is a file; name a folder")
+    console.refuse_file(output)
     if arguments.samples < 0:
         raise ValueError(f"--samples {arguments.samples}: give a number of sentences, 0 for none")
     found = sources.read(arguments.sources)
@@ -38,18 +37,13 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"note: {line}", file=sys.stderr)
     for name, error in compared.failed.items():
         print(f"failed: {name}: {error}", file=sys.stderr)
-    write(compared, output, arguments.samples, arguments.all_curves)
+    picture = tables.draw(output / "curves.png", compared)
+    write_text(output / "comparison.md", tables.markdown(compared, output, picture and picture.name))
+    write_text(output / "index.html", page.page(compared, output, arguments.samples, arguments.all_curves))
     print(f"{' '.join(tables.summary(compared))}")
     print(f"report: {output / 'index.html'}   as text: {output / 'comparison.md'}")
     if arguments.wandb:
         print(f"W&B: {save_view(compared, arguments.sources, output)}")
-
-
-def write(compared: Comparison, output: Path, n_sentences: int, everything: bool) -> None:
-    output.mkdir(parents=True, exist_ok=True)
-    picture = tables.draw(output / "curves.png", compared)
-    write_text(output / "comparison.md", tables.markdown(compared, output, picture and picture.name))
-    write_text(output / "index.html", page.page(compared, output, n_sentences, everything))
 
 
 def save_view(compared: Comparison, given: list[str], output: Path) -> str:

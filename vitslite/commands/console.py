@@ -143,6 +143,11 @@ def speak_settings(arguments: argparse.Namespace) -> SpeakSettings:
     return SpeakSettings(arguments.seed, arguments.noise_scale, arguments.duration_noise_scale)
 
 
+def refuse_file(folder: Path) -> None:
+    if folder.is_file():
+        raise ValueError(f"-o {folder}: is a file; name a folder")
+
+
 def positive(text: str) -> int:
     """An argparse type: a whole number of at least 1."""
     value = int(text)

@@ -56,7 +56,7 @@ def evaluate_run(arguments: argparse.Namespace) -> None:
     # A fixed order that has nothing to do with the corpus's own: the first ones are a fair sample.
     utterances = sorted(everything, key=lambda u: randomness.key(0, "evaluation", u.id))[: arguments.limit]
     about = describe(voice, recogniser, arguments) | {"split": split, "n_split": len(everything)}
-    evaluator = VoiceEvaluator(voice, corpus.frontend, recogniser, console.speak_settings(arguments))
+    evaluator = VoiceEvaluator(voice, recogniser, console.speak_settings(arguments))
     output = make_output(arguments, voice, split)
     scored = leave_behind(evaluator.score(utterances), len(utterances), output, arguments.examples, evaluator.scorer)
     evaluation = collect(scored, about)
@@ -132,8 +132,7 @@ def describe(
 def make_output(arguments: argparse.Namespace, voice: Synthesizer | None, name: str) -> Path:
     """The folder for what the evaluation leaves, existing; in our own places without what an earlier one left."""
     if arguments.output is not None:
-        if arguments.output.exists() and not arguments.output.is_dir():
-            raise ValueError(f"-o {arguments.output}: is a file; name a folder")
+        console.refuse_file(arguments.output)
         arguments.output.mkdir(parents=True, exist_ok=True)
         return arguments.output
     checkpoint = "" if voice is None or voice.path.stem == "best" else f"-{voice.path.stem}"

@@ -33,7 +33,6 @@ from vitslite.model.vits import Synthesis
 from vitslite.objectives import kl
 from vitslite.synthesis import SpeakSettings, Synthesizer
 from vitslite.tensors import Batch, Outputs
-from vitslite.text.frontend import Frontend
 
 Onsets = list[tuple[int, int]]  # (token, sample)
 
@@ -41,9 +40,9 @@ Onsets = list[tuple[int, int]]  # (token, sample)
 class VoiceEvaluator:
     """Speaks and measures held-out utterances of a corpus, one at a time, as a user would have them spoken."""
 
-    def __init__(self, voice: Synthesizer, frontend: Frontend, recogniser: Recogniser | None, settings: SpeakSettings):
+    def __init__(self, voice: Synthesizer, recogniser: Recogniser | None, settings: SpeakSettings):
         self.voice = voice
-        self.frontend = frontend
+        self.frontend = voice.frontend
         self.settings = settings
         self.audio = voice.config.audio
         self.features = Features(self.audio).to(voice.device)
