@@ -11,7 +11,7 @@ from vitslite import runs
 from vitslite.config.identity import flatten, is_free
 from vitslite.experiments import wandb_runs
 from vitslite.metrics.catalogue import best_values
-from vitslite.runs import Points, Row, last_values, read_rows
+from vitslite.runs import Points, Row, last_values, points, read_rows
 
 NAMES = ("seed", "name", "run_dir", "variant", "tracking", "version", "commit")  # these tell runs apart, not variants
 # Free to change within a run, and yet other figures come of it.
@@ -60,8 +60,7 @@ class RunLog:
         return best_values(self.rows)
 
     def points(self, key: str) -> Points:
-        """Of a step that was logged twice, by a run that was resumed, the last value."""
-        return list({int(row["step"]): float(row[key]) for row in self.rows if key in row}.items())
+        return points(self.rows, key)
 
     def speed(self) -> dict[str, float]:
         """Training time in seconds (steps / rate, summed over the intervals of the log), and the rates over it.
@@ -156,19 +155,14 @@ def _of_sweep(sweep: Path, found: Found) -> list[Path]:
         if job.get("state") == "failed":
             found.failed[job["name"]] = job.get("error") or "no reason noted"
     located = []
+    roots = (Path(), sweep.resolve().parents[2])  # where one is; where it was started, above runs/sweeps/NAME
     for name, folder in folders.items():
-        place = _locate(sweep, Path(folder))
+        place = next((root / folder for root in roots if (root / folder / "config.yaml").is_file()), None)
         if place is not None:
             located.append(place)
         elif name not in found.failed:
             found.remarks.append(f"{name}: left out: {folder} has no config.yaml")
     return located
-
-
-def _locate(sweep: Path, folder: Path) -> Path | None:
-    """A run directory, relative to where one is or to where the sweep was started (above runs/sweeps/NAME)."""
-    candidates = [folder, sweep.resolve().parents[2] / folder]
-    return next((place for place in candidates if (place / "config.yaml").is_file()), None)
 
 
 def read_run(folder: Path) -> RunLog:
