@@ -40,7 +40,7 @@ def main(arguments: argparse.Namespace) -> None:
     picture = tables.draw(output / "curves.png", compared)
     write_text(output / "comparison.md", tables.markdown(compared, output, picture and picture.name))
     write_text(output / "index.html", page.page(compared, output, arguments.samples, arguments.all_curves))
-    print(f"{' '.join(tables.summary(compared))}")
+    print(tables.summary(compared))
     print(f"report: {output / 'index.html'}   as text: {output / 'comparison.md'}")
     if arguments.wandb:
         print(f"W&B: {save_view(compared, arguments.sources, output)}")
@@ -69,9 +69,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("sources", metavar="SOURCE", nargs="+", help="run directories, folders of them, sweeps, wandb:E/P")
     p.add_argument("-o", "--output", type=Path, help="folder for the report (runs/comparisons/NAME)")
-    p.add_argument(
-        "--baseline", help='"objective.kl=half_analytic", several words in one, or the name of a run (first)'
-    )
+    p.add_argument("--baseline", help='"objective.kl=half_analytic", several words in one, or a run (the first)')
     p.add_argument("--metrics", metavar="KEY", nargs="+", help="keys of the tables; val/loss/* stands for all such")
     p.add_argument("--all-curves", action="store_true", help="draw every key, also time/* and the gradient matrix")
     p.add_argument("--samples", metavar="N", type=int, default=1, help="sentences per variant (1)")

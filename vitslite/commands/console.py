@@ -128,15 +128,13 @@ def run_script(main: Callable[[argparse.Namespace], None], parser: argparse.Argu
     return 0
 
 
-def add_speaking(parser: argparse.ArgumentParser) -> None:
-    """How a voice speaks: the fields of SpeakSettings; and where."""
+def add_speaking(p: argparse.ArgumentParser) -> None:
+    """Options: how a voice speaks, for `speak_settings`, and on which device."""
     s = SpeakSettings()
-    parser.add_argument("--seed", type=int, default=s.seed)
-    parser.add_argument("--noise-scale", type=float, default=s.noise_scale, help="of the prior; 0 is its mean")
-    parser.add_argument(
-        "--duration-noise-scale", type=float, default=s.duration_noise_scale, help="of stochastic durations"
-    )
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    p.add_argument("--seed", type=int, default=s.seed)
+    p.add_argument("--noise-scale", type=float, default=s.noise_scale, help="of the prior; 0 is its mean")
+    p.add_argument("--duration-noise-scale", type=float, default=s.duration_noise_scale, help="of stochastic durations")
+    p.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
 
 
 def speak_settings(arguments: argparse.Namespace) -> SpeakSettings:

@@ -198,9 +198,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--texts", type=Path, help="a file with one sentence per line, instead of the corpus")
     p.add_argument("--reference", type=Path, help="a corpus (metadata.csv, wavs/) to compare the wavs in SOURCE with")
     p.add_argument("--sample-rate", type=console.positive, help="of that comparison, where the files differ")
-    p.add_argument(
-        "--recogniser", default="auto", help="auto, grammar, pocketsphinx, none, a torchaudio pipeline, a folder"
-    )
+    recognisers = "auto, grammar, pocketsphinx, none, a torchaudio pipeline, a folder"
+    p.add_argument("--recogniser", default="auto", help=recognisers)
     p.add_argument("--data-root", help="where the corpus lies now, if it has moved")
     p.add_argument("--examples", type=int, default=5, help="utterances whose wavs and pictures are kept")
     console.add_speaking(p)

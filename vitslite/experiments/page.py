@@ -31,7 +31,7 @@ def page(c: Comparison, output: Path, n_sentences: int, everything: bool) -> str
     spoken, remarks = _voices(c.variants, n_sentences)
     values = {
         "title": c.title,
-        "about": " ".join(summary(c)),
+        "about": summary(c),
         "comparison": c,
         "colours": figures.palette(len(c.variants)),
         "tables": tables(c, output),

@@ -168,7 +168,7 @@ def _link(run: RunLog, output: Path) -> str:
 
 def markdown(c: Comparison, output: Path, picture: str | None) -> str:
     """comparison.md: the tables, and the picture before those of the single runs."""
-    parts = [f"# {c.title}", " ".join(summary(c)), f"    {c.command}", "\n".join(f"- {line}" for line in c.remarks)]
+    parts = [f"# {c.title}", summary(c), f"    {c.command}", "\n".join(f"- {line}" for line in c.remarks)]
     for name, table in tables(c, output).items():
         if name == "runs" and picture:
             parts += ["## Curves", f"![curves]({picture})"]
@@ -176,13 +176,13 @@ def markdown(c: Comparison, output: Path, picture: str | None) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def summary(c: Comparison) -> list[str]:
-    """What is compared, in sentences."""
+def summary(c: Comparison) -> str:
+    """What is compared, in two sentences."""
     seeds = sorted({run.seed for run in c.runs}, key=lambda seed: (len(seed), seed))
     newest = datetime.datetime.fromtimestamp(max(run.modified for run in c.runs), datetime.UTC)
     numbers = {"run": len(c.runs), "variant": len(c.variants), "seed": len(seeds)}
     counts = ", ".join(f"{n} {name}{'' if n == 1 else 's'}" for name, n in numbers.items())
-    return [f"{counts} ({', '.join(seeds)}).", f"Newest row: {newest:%Y-%m-%d %H:%M} UTC."]
+    return f"{counts} ({', '.join(seeds)}). Newest row: {newest:%Y-%m-%d %H:%M} UTC."
 
 
 def as_markdown(header: list[Cell], rows: list[list[Cell]]) -> str:
