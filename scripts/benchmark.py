@@ -56,10 +56,10 @@ def main(arguments: argparse.Namespace) -> None:
         settings = Settings(compose, torch.device(a.device), a.rounds, Path(folder), a.output, a.profile)
         sections = a.run(settings, **{name: value for name, value in vars(a).items() if name not in COMMON})
     if a.json:
-        leave(a.json, result.as_json(about, sections))
+        write_text(a.json, result.as_json(about, sections))
     if a.run is gpu:
-        leave(a.output / "benchmark.json", result.as_json(about, sections))
-        leave(a.output / "benchmark.md", result.as_text(about, sections, markdown=True) + "\n")
+        write_text(a.output / "benchmark.json", result.as_json(about, sections))
+        write_text(a.output / "benchmark.md", result.as_text(about, sections, markdown=True) + "\n")
     print(result.as_text(about, sections, a.markdown))
 
 
@@ -87,11 +87,6 @@ def compose(overrides: list[str]) -> Config:
             return build.parse(hydra.compose("train", overrides=overrides), overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(console.explain(error)) from error
-
-
-def leave(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text)
 
 
 def shape(text: str) -> Shape:

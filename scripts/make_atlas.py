@@ -12,14 +12,15 @@ shell goes on in the same directory. A run that fails is named, the others go on
 import argparse
 import datetime
 import difflib
+import functools
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from vitslite.benchmarks import result
 from vitslite.commands import console
@@ -56,24 +57,13 @@ def train(runs: list[Run], runs_dir: Path, jobs: int) -> list[str]:
     """Train what is not done yet, `jobs` at a time. Gives the names of the runs that failed."""
     todo = [run for run in runs if not is_done(runs_dir / run.name)]
     runs_dir.mkdir(parents=True, exist_ok=True)
-    failed = []
-    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(runs), initial=len(runs) - len(todo), unit="run") as bar:
-        running = {pool.submit(train_one, run, runs_dir): run.name for run in todo}
-        try:
-            for future in as_completed(running):
-                complaint = future.result()
-                bar.update()
-                if complaint is not None:
-                    failed.append(running[future])
-                    bar.write(f"{running[future]}: {complaint}", file=sys.stderr)
-        except KeyboardInterrupt:  # those that run were interrupted as well, and save what they have
-            pool.shutdown(cancel_futures=True)
-            raise
-    return failed
+    progress = {"unit": "run", "total": len(runs), "initial": len(runs) - len(todo)}
+    trained = thread_map(functools.partial(train_one, runs_dir=runs_dir), todo, max_workers=jobs, **progress)
+    return [run.name for run, is_trained in zip(todo, trained, strict=True) if not is_trained]
 
 
-def train_one(run: Run, runs_dir: Path) -> str | None:
-    """One run in a process of its own, its output in NAME.log. None, or the last line of the log if it failed.
+def train_one(run: Run, runs_dir: Path) -> bool:
+    """One run in a process of its own, its output in NAME.log; if it fails, the last line of that is shown.
 
     The one thread comes from the environment, not from threads=1: that would be another run than the command's own.
     """
@@ -83,10 +73,10 @@ def train_one(run: Run, runs_dir: Path) -> str | None:
     log = runs_dir / f"{run.name}.log"
     with open(log, "w") as file:
         done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment, check=False)
-    if done.returncode == 0:
-        return None
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1].strip() if lines else f"exit code {done.returncode}, and nothing said in {log}"
+    if done.returncode:
+        lines = log.read_text(errors="replace").strip().splitlines() or [f"exit code {done.returncode}, {log} is empty"]
+        tqdm.write(f"{run.name}: {lines[-1].strip()}", file=sys.stderr)
+    return done.returncode == 0
 
 
 def write(experiment: Experiment, runs_dir: Path) -> None:

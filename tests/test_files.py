@@ -21,16 +21,16 @@ with in_turn(Path(sys.argv[1])):
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path):
-    path = tmp_path / "a.txt"
+    path = tmp_path / "new" / "a.txt"
     write_text(path, "old \u00fc")
     with pytest.raises(RuntimeError), replacing(path) as unfinished:
         unfinished.write_text("half")
         assert path.read_text(encoding="utf-8") == "old \u00fc" and unfinished.name.startswith("a.txt.tmp.")
         raise RuntimeError
-    assert path.read_text(encoding="utf-8") == "old \u00fc" and list(tmp_path.iterdir()) == [path]
+    assert path.read_text(encoding="utf-8") == "old \u00fc" and list(path.parent.iterdir()) == [path]
     with replacing(path) as unfinished:
         unfinished.write_text("new")
-    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "new" and list(path.parent.iterdir()) == [path]
 
 
 def test_one_waits_for_its_turn_and_says_so(tmp_path, capsys):

@@ -40,7 +40,7 @@ OWNERS = {  # of a third-party library: the modules that may import it, by name 
     "soundfile": {"audio"},
     "librosa": {"metrics.acoustics"},
     "scipy": {"metrics.acoustics", "metrics.statistics"},
-    "tabulate": {"benchmarks", "evaluation"},
+    "tabulate": {"benchmarks", "evaluation", "experiments"},
     "filelock": {"files"},
     "torchaudio": {"audio", "metrics.recognition"},
     "pocketsphinx": {"metrics.recognition"},

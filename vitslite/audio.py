@@ -205,7 +205,6 @@ def write_wav(path: str | Path, audio: np.ndarray, sample_rate: int) -> None:
     samples = audio if audio.dtype == np.int16 else to_int16(audio)
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is a folder or a device: give the name of a file")  # a rename would replace it
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as unfinished:
         soundfile.write(str(unfinished), samples, sample_rate, format="WAV", subtype="PCM_16")
 

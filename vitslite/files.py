@@ -34,10 +34,11 @@ def commit() -> str | None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside the target to write to: renamed to it if all goes well, removed if not.
+    """A path beside the target to write to, in a folder that then exists: renamed if all goes well, removed if not.
 
     A kill in the middle leaves what was there, and a file NAME.tmp.PID.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.tmp.{os.getpid()}")
     try:
         yield unfinished

@@ -69,6 +69,11 @@ def rewind(run_dir: Path, step: int) -> None:
         write_text(path, "".join(kept))
 
 
+def points(rows: list[Row], key: str) -> Points:
+    """Of a step that was logged twice, by a run that was resumed, the last value."""
+    return list({int(row["step"]): float(row[key]) for row in rows if key in row}.items())
+
+
 def last_values(rows: list[Row]) -> Row:
     """The last value of each key."""
     return {key: value for row in rows for key, value in row.items()}

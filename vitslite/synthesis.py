@@ -1,6 +1,7 @@
 """Speech synthesis: a checkpoint and a text in, audio out."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,13 @@ from vitslite.text.frontend import Frontend
 from vitslite.training import checkpoint
 
 PAUSE_SECONDS = 0.2  # between the sentences of a text
+
+
+@dataclass(frozen=True)
+class SpeakSettings:
+    seed: int = 0
+    noise_scale: float = 0.667  # of the prior; 0 is its mean
+    duration_noise_scale: float = 0.8  # of stochastic durations
 
 
 class Synthesizer:
@@ -31,27 +39,21 @@ class Synthesizer:
         self.device = torch.device(device)
         self.sample_rate = self.config.audio.sample_rate
 
-    def speak(
-        self,
-        text: str,
-        seed: int = 0,
-        noise_scale: float = 0.667,
-        duration_noise_scale: float = 0.8,
-        speed: float = 1.0,
-    ) -> Float[np.ndarray, " S"]:
-        """Audio in [-1, 1] at `sample_rate`. The same text and seed give the same samples.
+    def speak(self, text: str, settings: SpeakSettings, speed: float = 1.0) -> Float[np.ndarray, " S"]:
+        """Audio in [-1, 1] at `sample_rate`. The same text and seed give the same samples; speed 2 is twice as fast.
 
         A text of several sentences is spoken sentence by sentence. ValueError where there is nothing to speak, or for
         symbols that the voice was not trained on.
         """
+        s = settings
         sentences = split_sentences(text)
         if not sentences:
             raise ValueError(f"nothing to speak in {text!r}: give a text with words")
         tokens = [torch.tensor(self.frontend.encode(sentence), device=self.device) for sentence in sentences]
         lengths = torch.tensor([len(t) for t in tokens], device=self.device)
-        keys = torch.tensor([randomness.key(seed, "speak", sentence) for sentence in sentences], device=self.device)
+        keys = torch.tensor([randomness.key(s.seed, "speak", sentence) for sentence in sentences], device=self.device)
         padded = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)
-        spoken = self.model.infer(padded, lengths, keys, noise_scale, duration_noise_scale, speed)
+        spoken = self.model.infer(padded, lengths, keys, s.noise_scale, s.duration_noise_scale, speed)
         pause = np.zeros(int(PAUSE_SECONDS * self.sample_rate), np.float32)
         pieces = []
         for wav, n_samples in zip(spoken.audio.float().cpu().numpy(), spoken.audio_lengths.tolist(), strict=True):

@@ -16,10 +16,10 @@ from vitslite.datasets.demo import make_demo_corpus
 from vitslite.evaluation import folder
 from vitslite.evaluation.result import collect
 from vitslite.evaluation.scoring import Scorer, estimate, summarise, table
-from vitslite.evaluation.voice import SpeakSettings, VoiceEvaluator
+from vitslite.evaluation.voice import VoiceEvaluator
 from vitslite.metrics.recognition import build_recogniser
 from vitslite.monitoring.validation import Validator
-from vitslite.synthesis import Synthesizer
+from vitslite.synthesis import SpeakSettings, Synthesizer
 from vitslite.training import checkpoint
 
 RATE = 22050  # of the demo corpus
@@ -162,7 +162,7 @@ def test_a_table_has_every_measure_once():
 def evaluated(voice_path, recogniser, n=5, split="validation", **settings):
     voice = Synthesizer(voice_path)
     corpus = build.corpus(voice.config, voice.frontend)
-    evaluator = VoiceEvaluator(voice, corpus.frontend, recogniser, SpeakSettings(**settings))
+    evaluator = VoiceEvaluator(voice, recogniser, SpeakSettings(**settings))
     return collect(evaluator.score(getattr(corpus, split)[:n]), {}), evaluator
 
 

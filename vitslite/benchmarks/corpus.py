@@ -17,26 +17,26 @@ N_CLIPS = 13_100
 _LOG_MEDIAN, _LOG_STD = 2.7497, 0.8  # of the uncut lognormal; cut, it has LJSpeech's mean, 6.57 s, and spread, 2.19 s
 
 
-def speech_lengths(n: int, seed: int = 0) -> list[float]:
+def speech_lengths(n: int) -> list[float]:
     """Seconds of n clips, like LJSpeech's: lognormal, cut where its shortest and longest clips are."""
     normal = statistics.NormalDist(_LOG_MEDIAN, _LOG_STD)
     low, high = (normal.cdf(float(np.log(seconds))) for seconds in (SHORTEST, LONGEST))
-    shares = np.random.default_rng(seed).uniform(low, high, n)
+    shares = np.random.default_rng(0).uniform(low, high, n)
     return [float(np.exp(normal.inv_cdf(share))) for share in shares]
 
 
-def speech_frames(n: int, settings: AudioSettings, seed: int = 0) -> list[int]:
+def speech_frames(n: int, settings: AudioSettings) -> list[int]:
     """As `speech_lengths`, in frames."""
-    return [int(seconds * settings.frames_per_second) for seconds in speech_lengths(n, seed)]
+    return [int(seconds * settings.frames_per_second) for seconds in speech_lengths(n)]
 
 
 def n_tokens_of(n_frames: int) -> int:
     return max(1, round(n_frames / FRAMES_PER_TOKEN))
 
 
-def write_corpus(folder: Path, frame_lengths: list[int], settings: AudioSettings, seed: int = 0) -> Corpus:
+def write_corpus(folder: Path, frame_lengths: list[int], settings: AudioSettings) -> Corpus:
     """Clips of these lengths as 16-bit wavs in `folder`; the first three are also there for validation."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     utterances = []
     for i, n_frames in enumerate(frame_lengths):
         path = folder / f"{i:05d}.wav"

@@ -25,8 +25,7 @@ FOLDER = Path("runs/comparisons")
 
 def main(arguments: argparse.Namespace) -> None:
     output = arguments.output or FOLDER / name_of(arguments.sources)
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"-o {output}: is a file; name a folder")
+    console.refuse_file(output)
     if arguments.samples < 0:
         raise ValueError(f"--samples {arguments.samples}: give a number of sentences, 0 for none")
     found = sources.read(arguments.sources)
@@ -38,18 +37,13 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"note: {line}", file=sys.stderr)
     for name, error in compared.failed.items():
         print(f"failed: {name}: {error}", file=sys.stderr)
-    write(compared, output, arguments.samples, arguments.all_curves)
-    print(f"{' '.join(tables.summary(compared))}")
+    picture = tables.draw(output / "curves.png", compared)
+    write_text(output / "comparison.md", tables.markdown(compared, output, picture.name if picture else None))
+    write_text(output / "index.html", page.page(compared, output, arguments.samples, arguments.all_curves))
+    print(tables.summary(compared))
     print(f"report: {output / 'index.html'}   as text: {output / 'comparison.md'}")
     if arguments.wandb:
         print(f"W&B: {save_view(compared, arguments.sources, output)}")
-
-
-def write(compared: Comparison, output: Path, n_sentences: int, everything: bool) -> None:
-    output.mkdir(parents=True, exist_ok=True)
-    picture = tables.draw(output / "curves.png", compared)
-    write_text(output / "comparison.md", tables.markdown(compared, output, picture.name if picture else None))
-    write_text(output / "index.html", page.page(compared, output, n_sentences, everything))
 
 
 def save_view(compared: Comparison, given: list[str], output: Path) -> str:
@@ -75,9 +69,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("sources", metavar="SOURCE", nargs="+", help="run directories, folders of them, sweeps, wandb:E/P")
     p.add_argument("-o", "--output", type=Path, help="folder for the report (runs/comparisons/NAME)")
-    p.add_argument(
-        "--baseline", help='"objective.kl=half_analytic", several words in one, or the name of a run (first)'
-    )
+    p.add_argument("--baseline", help='"objective.kl=half_analytic", several words in one, or a run (the first)')
     p.add_argument("--metrics", metavar="KEY", nargs="+", help="keys of the tables; val/loss/* stands for all such")
     p.add_argument("--all-curves", action="store_true", help="draw every key, also time/* and the gradient matrix")
     p.add_argument("--samples", metavar="N", type=int, default=1, help="sentences per variant (1)")

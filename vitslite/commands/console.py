@@ -16,6 +16,7 @@ from vitslite import build, distributed
 from vitslite.config import naming
 from vitslite.experiments import sweeps
 from vitslite.experiments.sweeps import Job, Sweep
+from vitslite.synthesis import SpeakSettings
 
 USER_ERRORS = (ValueError, FloatingPointError, OSError)
 EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
@@ -125,6 +126,24 @@ def run_script(main: Callable[[argparse.Namespace], None], parser: argparse.Argu
         fail("interrupted")
         return EXIT_INTERRUPTED
     return 0
+
+
+def add_speaking(p: argparse.ArgumentParser) -> None:
+    """Options: how a voice speaks, for `speak_settings`, and on which device."""
+    s = SpeakSettings()
+    p.add_argument("--seed", type=int, default=s.seed)
+    p.add_argument("--noise-scale", type=float, default=s.noise_scale, help="of the prior; 0 is its mean")
+    p.add_argument("--duration-noise-scale", type=float, default=s.duration_noise_scale, help="of stochastic durations")
+    p.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+
+
+def speak_settings(arguments: argparse.Namespace) -> SpeakSettings:
+    return SpeakSettings(arguments.seed, arguments.noise_scale, arguments.duration_noise_scale)
+
+
+def refuse_file(folder: Path) -> None:
+    if folder.is_file():
+        raise ValueError(f"-o {folder}: is a file; name a folder")
 
 
 def positive(text: str) -> int:

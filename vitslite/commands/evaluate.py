@@ -23,7 +23,7 @@ from vitslite.commands import console
 from vitslite.evaluation import folder
 from vitslite.evaluation.result import Evaluation, Scored, collect
 from vitslite.evaluation.scoring import Scorer, table
-from vitslite.evaluation.voice import SpeakSettings, VoiceEvaluator
+from vitslite.evaluation.voice import VoiceEvaluator
 from vitslite.files import write_text
 from vitslite.metrics import recognition
 from vitslite.monitoring import figures, tracking
@@ -56,7 +56,7 @@ def evaluate_run(arguments: argparse.Namespace) -> None:
     # A fixed order that has nothing to do with the corpus's own: the first ones are a fair sample.
     utterances = sorted(everything, key=lambda u: randomness.key(0, "evaluation", u.id))[: arguments.limit]
     about = describe(voice, recogniser, arguments) | {"split": split, "n_split": len(everything)}
-    evaluator = VoiceEvaluator(voice, corpus.frontend, recogniser, settings_of(arguments))
+    evaluator = VoiceEvaluator(voice, recogniser, console.speak_settings(arguments))
     output = make_output(arguments, voice, split)
     scored = leave_behind(evaluator.score(utterances), len(utterances), output, arguments.examples, evaluator.scorer)
     evaluation = collect(scored, about)
@@ -75,7 +75,7 @@ def evaluate_texts(arguments: argparse.Namespace) -> None:
         print("note: of this voice the recogniser understands only sentences of the demo's grammar")
     texts = folder.read_texts(arguments.texts, voice.frontend)
     scorer = Scorer(voice.config.audio, recogniser)
-    scored = folder.score_texts(voice, texts[: arguments.limit], scorer, settings_of(arguments))
+    scored = folder.score_texts(voice, texts[: arguments.limit], scorer, console.speak_settings(arguments))
     output = make_output(arguments, voice, f"texts-{arguments.texts.stem}")
     kept = leave_behind(scored, len(texts[: arguments.limit]), output, arguments.examples, scorer)
     about = describe(voice, recogniser, arguments) | {"texts": str(arguments.texts), "n_texts": len(texts)}
@@ -110,17 +110,9 @@ def refuse_what_does_not_apply(arguments: argparse.Namespace) -> None:
     if arguments.sample_rate and not arguments.reference:
         raise ValueError("--sample-rate is for --reference; a trained voice is measured at its own")
     source = Path(arguments.source)
-    if (
-        not arguments.reference
-        and source.is_dir()
-        and not (source / "checkpoints").is_dir()
-        and any(source.glob("*.wav"))
-    ):
+    is_run = (source / "checkpoints").is_dir()
+    if not arguments.reference and source.is_dir() and not is_run and any(source.glob("*.wav")):
         raise ValueError(f"{source} is a folder of wavs: add --reference CORPUS, the recordings to compare with")
-
-
-def settings_of(arguments: argparse.Namespace) -> SpeakSettings:
-    return SpeakSettings(arguments.seed, arguments.noise_scale, arguments.duration_noise_scale)
 
 
 def describe(
@@ -133,15 +125,14 @@ def describe(
         "data_root": voice.config.data.root,
         "recogniser": recogniser and recogniser.name,
         "device": arguments.device,
-        **vars(settings_of(arguments)),
+        **vars(console.speak_settings(arguments)),
     }
 
 
 def make_output(arguments: argparse.Namespace, voice: Synthesizer | None, name: str) -> Path:
     """The folder for what the evaluation leaves, existing; in our own places without what an earlier one left."""
     if arguments.output is not None:
-        if arguments.output.exists() and not arguments.output.is_dir():
-            raise ValueError(f"-o {arguments.output}: is a file; name a folder")
+        console.refuse_file(arguments.output)
         arguments.output.mkdir(parents=True, exist_ok=True)
         return arguments.output
     checkpoint = "" if voice is None or voice.path.stem == "best" else f"-{voice.path.stem}"
@@ -159,8 +150,8 @@ def leave_behind(
     found, predicted = [], []
     for i, x in enumerate(tqdm(scored, total=total, desc="evaluating", unit="utterances", disable=None)):
         if x.alignment is not None:
-            found.append(x.alignment.durations.numpy())
-            predicted.append(x.predicted.numpy())
+            found.append(x.alignment.durations)
+            predicted.append(x.predicted)
         if i < n_examples:
             _leave_example(x, output, scorer)
         yield x
@@ -196,8 +187,7 @@ def _leave_example(x: Scored, output: Path, scorer: Scorer) -> None:
         mels[f"{kind}, {len(wav) / rate:.2f} s{heard}"] = scorer.log_mel(wav)
     figures.spectrograms(output / f"{name}_spectrograms.png", mels, x.text)
     if x.alignment is not None:
-        arrays = {part: getattr(x.alignment, part).numpy() for part in ("log_lik", "durations")}
-        figures.alignment(output / f"{name}_alignment.png", title=x.text, **x.alignment._asdict() | arrays)
+        figures.alignment(output / f"{name}_alignment.png", title=x.text, **x.alignment._asdict())
 
 
 def parser() -> argparse.ArgumentParser:
@@ -208,15 +198,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--texts", type=Path, help="a file with one sentence per line, instead of the corpus")
     p.add_argument("--reference", type=Path, help="a corpus (metadata.csv, wavs/) to compare the wavs in SOURCE with")
     p.add_argument("--sample-rate", type=console.positive, help="of that comparison, where the files differ")
-    p.add_argument(
-        "--recogniser", default="auto", help="auto, grammar, pocketsphinx, none, a torchaudio pipeline, a folder"
-    )
+    recognisers = "auto, grammar, pocketsphinx, none, a torchaudio pipeline, a folder"
+    p.add_argument("--recogniser", default="auto", help=recognisers)
     p.add_argument("--data-root", help="where the corpus lies now, if it has moved")
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--noise-scale", type=float, default=0.667)
-    p.add_argument("--duration-noise-scale", type=float, default=0.8)
     p.add_argument("--examples", type=int, default=5, help="utterances whose wavs and pictures are kept")
-    p.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    console.add_speaking(p)
     p.add_argument("--threads", type=console.positive, help="CPU threads; default: all cores")
     p.add_argument("-o", "--output", type=Path)
     return p

@@ -18,9 +18,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.output.exists() and not arguments.overwrite:
         raise ValueError(f"{arguments.output} exists: add --overwrite, or choose another -o")
     voice = Synthesizer(arguments.run, arguments.device)
-    wav = voice.speak(
-        arguments.text, arguments.seed, arguments.noise_scale, arguments.duration_noise_scale, arguments.speed
-    )
+    wav = voice.speak(arguments.text, console.speak_settings(arguments), arguments.speed)
     audio.write_wav(arguments.output, wav, voice.sample_rate)
     print(f"{arguments.output}: {len(wav) / voice.sample_rate:.2f} s, {voice.sample_rate} Hz, from {voice.path}")
 
@@ -31,11 +29,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("text", metavar="TEXT")
     p.add_argument("-o", "--output", type=Path, default=Path("out.wav"))
     p.add_argument("--overwrite", action="store_true", help="replace an existing output")
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--noise-scale", type=float, default=0.667, help="of the prior; 0 is its mean")
-    p.add_argument("--duration-noise-scale", type=float, default=0.8, help="of stochastic durations")
     p.add_argument("--speed", type=float, default=1.0, help="2 is twice as fast")
-    p.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    console.add_speaking(p)
     return p
 
 

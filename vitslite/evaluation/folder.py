@@ -10,9 +10,8 @@ from vitslite.audio import AudioSettings, duration_info, read_wav
 from vitslite.datasets.metadata import Skipped, read_metadata
 from vitslite.evaluation.result import Scored
 from vitslite.evaluation.scoring import Scorer
-from vitslite.evaluation.voice import SpeakSettings
 from vitslite.metrics.recognition import words
-from vitslite.synthesis import Synthesizer
+from vitslite.synthesis import SpeakSettings, Synthesizer
 from vitslite.text.frontend import Frontend
 
 
@@ -113,8 +112,7 @@ def read_texts(path: Path, frontend: Frontend) -> list[str]:
 
 def score_texts(voice: Synthesizer, texts: list[str], scorer: Scorer, settings: SpeakSettings) -> Iterator[Scored]:
     """What is heard in texts without recordings, their rate and level."""
-    s = settings
     for number, text in enumerate(texts, 1):
-        wavs = {"spoken": voice.speak(text, s.seed, s.noise_scale, s.duration_noise_scale)}
+        wavs = {"spoken": voice.speak(text, settings)}
         measures, heard = scorer.score(text, wavs)
         yield Scored(f"text-{number:04d}", text, wavs, heard, measures)

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from torch import Tensor
 
 from vitslite.evaluation.scoring import MEASURES, Estimate, Ratio, estimate_median, summarise
 
@@ -16,8 +15,8 @@ MODEL = "model"  # the column of what is measured on the model and not on a reco
 class Alignment(NamedTuple):
     """What figures.alignment shows: the search's scores and path, and onsets known from elsewhere (token, frame)."""
 
-    log_lik: Float[Tensor, "L T"]
-    durations: Int[Tensor, " L"]
+    log_lik: Float[np.ndarray, "L T"]
+    durations: Int[np.ndarray, " L"]
     symbols: list[str]
     onsets: list[tuple[int, float]] | None
     onsets_label: str
@@ -33,7 +32,7 @@ class Scored:
     heard: dict[str, str]
     measures: dict[str, dict[str, Ratio]]
     pooled: dict[str, Float[np.ndarray, " _"]] = field(default_factory=dict)  # of the model: for medians over the set
-    predicted: Int[Tensor, " L"] | None = None  # frames per token when spoken
+    predicted: Int[np.ndarray, " L"] | None = None  # frames per token when spoken
     alignment: Alignment | None = None  # of the recording
 
 

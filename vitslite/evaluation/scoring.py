@@ -17,6 +17,7 @@ from tabulate import tabulate
 from vitslite.audio import AudioSettings, LogMel
 from vitslite.metrics import acoustics, recognition
 from vitslite.metrics.recognition import Recogniser
+from vitslite.metrics.statistics import NOT_MEASURED, significant
 
 N_RESAMPLES = 1000
 Ratio = tuple[int | float, int | float]  # numerator, denominator
@@ -94,7 +95,8 @@ class Scorer:
             heard = {kind: self.recogniser.transcribe(wav, self.audio.sample_rate) for kind, wav in wavs.items()}
         rows, words = {}, recognition.words(text)
         for kind, voiced in analysed.items():
-            rows[kind] = self._sound(voiced)
+            level = acoustics.level(voiced.wav, self.audio.hop_length)
+            rows[kind] = {name: (getattr(level, name), 1.0) for name in ("rms_db", "clipped", "silent")}
             if words:
                 rows[kind]["words_per_minute"] = (len(words), len(voiced.wav) / self.audio.sample_rate / 60)
             if words and heard:
@@ -121,10 +123,6 @@ class Scorer:
             rates["excess_word_error_rate"] = (excess, c.words)
         return rates
 
-    def _sound(self, x: Voiced) -> dict[str, Ratio]:
-        level = acoustics.level(x.wav, self.audio.hop_length)
-        return {name: (getattr(level, name), 1.0) for name in ("rms_db", "clipped", "silent")}
-
     def _distances(self, x: Voiced, real: Voiced) -> dict[str, Ratio]:
         path = acoustics.warp(x.cepstrum, real.cepstrum)
         pitch = acoustics.pitch_errors(x.f0, real.f0, path)
@@ -137,7 +135,7 @@ class Scorer:
 
 
 def estimate(ratios: list[Ratio]) -> Estimate:
-    """The ratio of the sums over utterances, and the 95 % bootstrap interval of it."""
+    """The ratio of the sums over utterances."""
     numerators, denominators = np.array(ratios, dtype=np.float64).T
     return _estimate(lambda drawn: numerators[drawn].sum() / denominators[drawn].sum(), len(ratios))
 
@@ -176,11 +174,9 @@ def table(columns: dict[str, dict[str, Estimate]]) -> str:
 def _cell(x: Estimate | None, is_fraction: bool, n_most: int) -> str:
     """The value, its interval, and of how many utterances where it is not of all."""
     if x is None:
-        return "-"
+        return NOT_MEASURED
     scale = 100 if is_fraction else 1
-    interval = "" if x.low is None or x.high is None else f" [{_number(x.low * scale)}, {_number(x.high * scale)}]"
-    return f"{_number(x.value * scale)}{interval}{f' n={x.n}' if x.n < n_most else ''}"
-
-
-def _number(x: float) -> str:
-    return f"{x:.3g}" if abs(x) < 100 else f"{x:.0f}"
+    interval = (
+        "" if x.low is None or x.high is None else f" [{significant(x.low * scale)}, {significant(x.high * scale)}]"
+    )
+    return f"{significant(x.value * scale)}{interval}{f' n={x.n}' if x.n < n_most else ''}"

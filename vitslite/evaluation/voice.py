@@ -9,9 +9,9 @@ copy against paced is the gap between posterior and prior (sampled at `noise_sca
 predicted durations cost.
 """
 
+import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from resource import RUSAGE_SELF, getrusage
 
 import numpy as np
@@ -31,32 +31,27 @@ from vitslite.metrics.recognition import NotInstalledError, Recogniser, WordAlig
 from vitslite.model import alignment
 from vitslite.model.vits import Synthesis
 from vitslite.objectives import kl
-from vitslite.synthesis import Synthesizer
+from vitslite.synthesis import SpeakSettings, Synthesizer
 from vitslite.tensors import Batch, Outputs
-from vitslite.text.frontend import Frontend
 
 Onsets = list[tuple[int, int]]  # (token, sample)
-
-
-@dataclass(frozen=True)
-class SpeakSettings:
-    seed: int = 0
-    noise_scale: float = 0.667
-    duration_noise_scale: float = 0.8
 
 
 class VoiceEvaluator:
     """Speaks and measures held-out utterances of a corpus, one at a time, as a user would have them spoken."""
 
-    def __init__(self, voice: Synthesizer, frontend: Frontend, recogniser: Recogniser | None, settings: SpeakSettings):
+    def __init__(self, voice: Synthesizer, recogniser: Recogniser | None, settings: SpeakSettings):
         self.voice = voice
-        self.frontend = frontend
+        self.frontend = voice.frontend
         self.settings = settings
         self.audio = voice.config.audio
         self.features = Features(self.audio).to(voice.device)
         self.scorer = Scorer(self.audio, recogniser)
         self.seconds = self.audio_seconds = 0.0  # spent on speaking, and spoken
-        self._word_aligner = None if voice.config.data.kind == "demo" else _word_aligner(voice.config.text.voice)
+        self._word_aligner = None  # of the demo voice the true onsets are known
+        if voice.config.data.kind != "demo" and voice.config.text.voice.startswith("en"):
+            with contextlib.suppress(NotInstalledError):
+                self._word_aligner = WordAligner()
 
     def score(self, utterances: list[Utterance]) -> Iterator[Scored]:
         """ValueError names the utterance that cannot be measured."""
@@ -106,7 +101,7 @@ class VoiceEvaluator:
             heard,
             measures,
             pooled,
-            predicted=spoken.durations[0].cpu(),
+            predicted=spoken.durations[0].cpu().numpy(),
             alignment=self._alignment(utterance, outputs, words),
         )
 
@@ -165,23 +160,13 @@ class VoiceEvaluator:
         return [(token, round(s * self.audio.sample_rate)) for token, s in zip(tokens, seconds, strict=True)]
 
     def _alignment(self, utterance: Utterance, outputs: Outputs, words: Onsets | None) -> Alignment:
-        log_lik = alignment.log_likelihood(outputs.latents.z_p, outputs.p_text)[0].float().cpu()
+        log_lik = alignment.log_likelihood(outputs.latents.z_p, outputs.p_text)[0].float().cpu().numpy()
         known = utterance.onsets or words
         onsets = [(token, sample / self.audio.hop_length) for token, sample in known or []]
         symbols = self.frontend.names(utterance.tokens)
         label = "true onsets" if utterance.onsets else "words, by forced alignment"
-        return Alignment(log_lik, outputs.durations[0].cpu(), symbols, onsets, label)
+        return Alignment(log_lik, outputs.durations[0].cpu().numpy(), symbols, onsets, label)
 
 
 def _samples(audio: Float[Tensor, "1 1 S"]) -> Float[np.ndarray, " S"]:
     return audio[0, 0].float().cpu().numpy()
-
-
-def _word_aligner(language: str) -> WordAligner | None:
-    """None for languages other than English, and without pocketsphinx."""
-    if not language.startswith("en"):
-        return None
-    try:
-        return WordAligner()
-    except NotInstalledError:
-        return None

@@ -18,12 +18,6 @@ KINDS = ("spoken", "copy")
 Voice = dict[str, Any]  # a row of samples_page.samples_table
 
 
-class Panel(NamedTuple):
-    key: str
-    label: str  # what it is, and its unit
-    svg: str
-
-
 class Sentence(NamedTuple):
     """`voices`: how the variants say it, by number."""
 
@@ -37,14 +31,13 @@ def page(c: Comparison, output: Path, n_sentences: int, everything: bool) -> str
     spoken, remarks = _voices(c.variants, n_sentences)
     values = {
         "title": c.title,
-        "about": " ".join(summary(c)),
-        "command": c.command,
-        "remarks": c.remarks,
-        "labels": [variant.label for variant in c.variants],
+        "about": summary(c),
+        "comparison": c,
         "colours": figures.palette(len(c.variants)),
         "tables": tables(c, output),
         "curves": _curves(c, everything),
         "open_groups": catalogue.OPEN_GROUPS,
+        "axis_label": catalogue.axis_label,
         "max_points": MAX_POINTS,
         "kinds": KINDS,
         "marked": samples_page.marked,
@@ -59,12 +52,12 @@ def page(c: Comparison, output: Path, n_sentences: int, everything: bool) -> str
     return html.render(TEMPLATE, sentences=sentences, playing=playing, voices_remarks=remarks, **values)
 
 
-def _curves(c: Comparison, everything: bool) -> dict[str, list[Panel]]:
-    """A panel per key, in groups by the first part of their names."""
-    groups: dict[str, list[Panel]] = {}
+def _curves(c: Comparison, everything: bool) -> dict[str, dict[str, str]]:
+    """Key -> its panel as SVG, in groups by the first part of the keys."""
+    groups: dict[str, dict[str, str]] = {}
     for i, (key, (training, validation)) in enumerate(curves(c.variants, everything).items()):
         svg = figures.panel_svg(f"p{i}", training, validation, len(c.variants))
-        groups.setdefault(key.split("/")[0], []).append(Panel(key, catalogue.axis_label(key), svg))
+        groups.setdefault(key.split("/")[0], {})[key] = svg
     return groups
 
 

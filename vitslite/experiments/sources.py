@@ -1,7 +1,6 @@
 """Sources of a comparison: run directories, sweeps, W&B projects. Each run's settings, rows, and how far it came."""
 
 import json
-import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,7 @@ from vitslite import runs
 from vitslite.config.identity import flatten, is_free
 from vitslite.experiments import wandb_runs
 from vitslite.metrics.catalogue import best_values
-from vitslite.runs import Points, Row, last_values, read_rows
+from vitslite.runs import Points, Row, last_values, points, read_rows
 
 NAMES = ("seed", "name", "run_dir", "variant", "tracking", "version", "commit")  # these tell runs apart, not variants
 # Free to change within a run, and yet other figures come of it.
@@ -61,8 +60,7 @@ class RunLog:
         return best_values(self.rows)
 
     def points(self, key: str) -> Points:
-        """Of a step that was logged twice, by a run that was resumed, the last value."""
-        return list({int(row["step"]): float(row[key]) for row in self.rows if key in row}.items())
+        return points(self.rows, key)
 
     def speed(self) -> dict[str, float]:
         """Training time in seconds (steps / rate, summed over the intervals of the log), and the rates over it.
@@ -70,19 +68,15 @@ class RunLog:
         An estimate: the log has the rate of the last step of each interval.
         """
         steps, seconds, audio = 0, 0.0, 0.0
+        audio_rates = dict(self.points("time/audio_seconds_per_second"))
         for step, rate in self.points("time/steps_per_second"):
-            seconds += (step - steps) / rate
+            interval = (step - steps) / rate
+            seconds += interval
+            audio += interval * audio_rates.get(step, 0.0)
             steps = step
-        if not seconds:
-            return {}
-        rates = dict(self.points("time/steps_per_second"))
-        before = 0
-        for step, value in self.points("time/audio_seconds_per_second"):
-            audio += value * (step - before) / rates.get(step, math.inf)
-            before = step
-        return {"training time, s": seconds, "steps/s": steps / seconds} | (
-            {"audio s/s": audio / seconds} if audio else {}
-        )
+        totals = {"steps/s": steps, "audio s/s": audio}
+        rates = {name: total / seconds for name, total in totals.items() if total}
+        return {"training time, s": seconds} | rates if seconds else {}
 
 
 @dataclass
@@ -101,7 +95,8 @@ def read(sources: list[str]) -> Found:
     for source in sources:
         project = remote_project(source)
         if project:
-            found.runs += map(_of_wandb, wandb_runs.fetch_runs(project))
+            remote = wandb_runs.fetch_runs(project)
+            found.runs += [RunLog(run.name, _flat(run.config), run.rows, run.modified, url=run.url) for run in remote]
         elif Path(source).is_file():  # runs/beta-* takes logs along
             found.remarks.append(f"{source}: left out: a file, not the directory of a run")
         else:
@@ -160,8 +155,9 @@ def _of_sweep(sweep: Path, found: Found) -> list[Path]:
         if job.get("state") == "failed":
             found.failed[job["name"]] = job.get("error") or "no reason noted"
     located = []
+    roots = (Path(), sweep.resolve().parents[2])  # where one is; where it was started, above runs/sweeps/NAME
     for name, folder in folders.items():
-        place = _locate(sweep, Path(folder))
+        place = next((root / folder for root in roots if (root / folder / "config.yaml").is_file()), None)
         if place is not None:
             located.append(place)
         elif name not in found.failed:
@@ -169,21 +165,11 @@ def _of_sweep(sweep: Path, found: Found) -> list[Path]:
     return located
 
 
-def _locate(sweep: Path, folder: Path) -> Path | None:
-    """A run directory, relative to where one is or to where the sweep was started (above runs/sweeps/NAME)."""
-    candidates = [folder, sweep.resolve().parents[2] / folder]
-    return next((place for place in candidates if (place / "config.yaml").is_file()), None)
-
-
 def read_run(folder: Path) -> RunLog:
     """Without settings or rows where there are none. ValueError for damaged ones."""
     log = folder / runs.METRICS
     modified = log.stat().st_mtime if log.exists() else 0.0
     return RunLog(folder.name, _flat(runs.stored_config(folder) or {}), read_rows(folder), modified, folder=folder)
-
-
-def _of_wandb(run: wandb_runs.RemoteRun) -> RunLog:
-    return RunLog(run.name, _flat(run.config), run.rows, run.modified, url=run.url)
 
 
 def _flat(config: dict[str, Any]) -> dict[str, Any]:

@@ -51,7 +51,6 @@ class Sweep:
 
     def plan(self, overrides: list[str], jobs: dict[str, str]) -> None:
         """Note what was asked for; `jobs` are names and directories of the runs where they are known beforehand."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         content = {"name": self.name, "overrides": overrides, "jobs": jobs}
         write_text(self.folder / "sweep.json", json.dumps(content, indent=1) + "\n")
         for path in (self.folder / "jobs").glob("*.json"):
@@ -99,12 +98,8 @@ class Sweep:
         return jobs
 
     def _write(self, job: Job) -> None:
-        path = self._path(job.name)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "jobs" / f"{job.name.replace('/', '_')}.json"
         write_text(path, json.dumps(asdict(job), indent=1) + "\n")
-
-    def _path(self, name: str) -> Path:
-        return self.folder / "jobs" / f"{name.replace('/', '_')}.json"
 
 
 @contextlib.contextmanager
@@ -153,7 +148,12 @@ def table(sweep: Sweep) -> str:
     """What became of the jobs, a line each, and the last validation of each; then what the failed ones said."""
     jobs = sweep.jobs()
     counts = collections.Counter(job.state for job in jobs)
-    values = {job.name: _last_values(job) for job in jobs}
+    values: dict[str, Row] = {}
+    for job in jobs:
+        try:
+            values[job.name] = last_values(read_rows(Path(job.run_dir)))
+        except ValueError as error:  # a damaged log must not take the table with it
+            values[job.name], job.error = {}, str(error)
     logged = (key for row in values.values() for key in row if key.startswith("val/"))
     columns = catalogue.chosen("headline", logged)
     lines = [["", "", *(key.removeprefix("val/") for key in columns)]]
@@ -165,14 +165,6 @@ def table(sweep: Sweep) -> str:
     failed = [f"{job.state}: {job.name}: {job.error}" for job in jobs if job.error]
     left_out = [f"... and {len(jobs) - MAX_ROWS} more"] if len(jobs) > MAX_ROWS else []
     return "\n".join([head, text, *left_out, *failed])
-
-
-def _last_values(job: Job) -> Row:
-    try:
-        return last_values(read_rows(Path(job.run_dir)))
-    except ValueError as error:  # a damaged log must not take the table with it
-        job.error = str(error)
-        return {}
 
 
 def _label(job: Job, jobs: list[Job]) -> str:

@@ -4,7 +4,7 @@ import datetime
 import math
 import os
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -42,7 +42,7 @@ class Cell(NamedTuple):
     hint: str = ""  # of a key: what it is, and its unit
     link: str = ""
     is_code: bool = False
-    variant: int | None = None  # of a column that is a variant's
+    variant: int | None = None  # by number, of a column or a row that is one's
 
     @property
     def sort_key(self) -> str | None:
@@ -53,13 +53,12 @@ class Cell(NamedTuple):
 
 
 class Table(NamedTuple):
-    """`variants`: whose row it is."""
+    """A row is of the variant of its first cell."""
 
     title: str
     about: str
     header: list[Cell]
     rows: list[list[Cell]]
-    variants: Sequence[int | None]
 
 
 def tables(c: Comparison, output: Path) -> dict[str, Table]:
@@ -82,62 +81,60 @@ def _settings(c: Comparison) -> Table:
     for key in c.differing:
         values = (typed(v.settings.get(key, MISSING)) for v in c.variants)
         rows.append([Cell(key, key, is_code=True), *(Cell(value, value, variant=i) for i, value in enumerate(values))])
-    return Table("What differs", "Settings that not all variants share.", header, rows, [None] * len(rows))
+    return Table("What differs", "Settings that not all variants share.", header, rows)
 
 
 def _figures(c: Comparison, title: str, about: str, keys: list[str], best: bool) -> Table:
     """A row per variant: each metric, and in the table of the final ones what the training took."""
     speeds = [] if best else _speeds(c)
     rows = []
-    for v in c.variants:
+    for i, v in enumerate(c.variants):
         values = [list(v.values(key, best).values()) for key in keys]
         values += [[run.speed()[name] for run in v.runs.values() if name in run.speed()] for name in speeds]
         n = len(v.runs)
         seeds = Cell(str(n) if n > 1 else "1 seed: no interval", n)
-        rows.append([_label(v), seeds, *(_mean(found, n) for found in values)])
+        rows.append([_label(v, i), seeds, *(_mean(found, n) for found in values)])
     header = [Cell("variant"), Cell("seeds"), *map(_key, keys), *map(Cell, speeds)]
-    return Table(title, about, header, rows if keys else [], list(range(len(rows))))
+    return Table(title, about, header, rows if keys else [])
 
 
 def _differences(c: Comparison) -> Table:
-    rows, variants = [], []
+    rows = []
     for i, v in enumerate(c.variants):
         for key in c.metrics if v is not c.baseline else ():
             found = differences(v, c.baseline, key)
             words = Cell(difference_in_words(found), statistics.mean(found) if found else None)
-            rows.append([_label(v), _key(key), Cell(str(len(found)), len(found)), words])
-            variants.append(i)
+            rows.append([_label(v, i), _key(key), Cell(str(len(found)), len(found)), words])
     note = f" ({c.baseline.note})" if c.baseline.note else ""
     about = f"Baseline: {c.baseline.label}{note}. {PAIRS}"
     header = [Cell("variant"), Cell("metric"), Cell("pairs"), Cell("variant - baseline")]
-    return Table("Differences, seed by seed", about, header, rows, variants)
+    return Table("Differences, seed by seed", about, header, rows)
 
 
 def _runs(c: Comparison, output: Path) -> Table:
     speeds = _speeds(c)
-    rows, variants = [], []
+    rows = []
     for i, v in enumerate(c.variants):
         for run in (*v.runs.values(), *v.left_out):
             step, speed = int(run.rows[-1]["step"]), run.speed()
             state = f"unfinished ({run.unfinished})" if run.unfinished else "finished"
             cells = [
-                Cell(run.name, run.name, link=_link(run, output)),
+                Cell(run.name, run.name, link=_link(run, output), variant=i),
                 Cell(v.label, v.label, is_code=True),
                 Cell(run.seed, run.seed),
                 Cell(state, state),
                 Cell(str(step), step),
             ]
             rows.append(cells + [_mean([speed[name]] if name in speed else [], 1) for name in speeds])
-            variants.append(i)
     header = [Cell(name) for name in ("run", "variant", "seed", "state", "steps", *speeds)]
     about = "Training time: from the speed of the logged steps, summed over the intervals; without validation."
-    return Table("Runs", about, header, rows, variants)
+    return Table("Runs", about, header, rows)
 
 
 def _failed(c: Comparison) -> Table:
     rows = [[Cell(name, name), Cell(error, error)] for name, error in c.failed.items()]
     header = [Cell("run"), Cell("what it said")]
-    return Table("Failed", "Jobs of the sweep that ended with an error.", header, rows, [None] * len(rows))
+    return Table("Failed", "Jobs of the sweep that ended with an error.", header, rows)
 
 
 def _speeds(c: Comparison) -> list[str]:
@@ -148,8 +145,8 @@ def _key(key: str) -> Cell:
     return Cell(key, key, hint=catalogue.axis_label(key), is_code=True)
 
 
-def _label(v: Variant) -> Cell:
-    return Cell(v.label, v.label, note=v.note, is_code=True)
+def _label(v: Variant, number: int) -> Cell:
+    return Cell(v.label, v.label, note=v.note, is_code=True, variant=number)
 
 
 def _mean(values: list[float], n_seeds: int) -> Cell:
@@ -171,7 +168,7 @@ def _link(run: RunLog, output: Path) -> str:
 
 def markdown(c: Comparison, output: Path, picture: str | None) -> str:
     """comparison.md: the tables, and the picture before those of the single runs."""
-    parts = [f"# {c.title}", " ".join(summary(c)), f"    {c.command}", "\n".join(f"- {line}" for line in c.remarks)]
+    parts = [f"# {c.title}", summary(c), f"    {c.command}", "\n".join(f"- {line}" for line in c.remarks)]
     for name, table in tables(c, output).items():
         if name == "runs" and picture:
             parts += ["## Curves", f"![curves]({picture})"]
@@ -179,13 +176,13 @@ def markdown(c: Comparison, output: Path, picture: str | None) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def summary(c: Comparison) -> list[str]:
-    """What is compared, in sentences."""
+def summary(c: Comparison) -> str:
+    """What is compared, in two sentences."""
     seeds = sorted({run.seed for run in c.runs}, key=lambda seed: (len(seed), seed))
     newest = datetime.datetime.fromtimestamp(max(run.modified for run in c.runs), datetime.UTC)
     numbers = {"run": len(c.runs), "variant": len(c.variants), "seed": len(seeds)}
     counts = ", ".join(f"{n} {name}{'' if n == 1 else 's'}" for name, n in numbers.items())
-    return [f"{counts} ({', '.join(seeds)}).", f"Newest row: {newest:%Y-%m-%d %H:%M} UTC."]
+    return f"{counts} ({', '.join(seeds)}). Newest row: {newest:%Y-%m-%d %H:%M} UTC."
 
 
 def as_markdown(header: list[Cell], rows: list[list[Cell]]) -> str:

@@ -5,8 +5,10 @@ imports the drawing part of matplotlib with the first picture: reading runs need
 """
 
 import io
+import itertools
 import re
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib
@@ -16,7 +18,7 @@ from matplotlib.colors import LogNorm, to_hex
 from PIL import Image
 
 from vitslite.metrics.catalogue import axis_label, find
-from vitslite.runs import Points, Row
+from vitslite.runs import Points, Row, points
 
 TITLE_WIDTH = 90  # characters; longer sentences are cut
 DASH_PERIOD = 12.0  # line widths, of variant_curves and panel_svg
@@ -82,25 +84,6 @@ def durations(path: Path, found: Int[np.ndarray, " N"], predicted: Int[np.ndarra
     return _save(figure, path)
 
 
-def curves(path: Path, rows: list[Row], keys: list[str], title: str) -> Path:
-    """Each of `keys` over the steps: training as a line, validation ("val/" + key) as dots."""
-    shown = [k for k in keys if any(k in row or f"val/{k}" in row for row in rows)]
-    n_columns = min(3, max(1, len(shown)))
-    n_rows = max(1, -(-len(shown) // n_columns))
-    figure, panels = _subplots(n_rows, n_columns, 4.2 * n_columns, 2.8 * n_rows)
-    for axes, key in zip(panels.flat, shown, strict=False):
-        for name, style, label in ((key, "-", "training"), (f"val/{key}", "o-", "validation")):
-            points = [(row["step"], row[name]) for row in rows if name in row]
-            if points:
-                axes.plot(*zip(*points, strict=True), style, label=label, linewidth=1, markersize=3)
-        _describe(axes, key)
-        axes.legend(fontsize=7)
-    for axes in panels.flat[len(shown) :]:
-        axes.set_visible(False)
-    figure.suptitle(title)
-    return _save(figure, path)
-
-
 def gradient_matrix(path: Path, values: Row) -> Path:
     """The gradient norm that each loss term (rows) sends to each module (columns), of keys "grad/<term>/<module>".
 
@@ -126,7 +109,14 @@ def gradient_matrix(path: Path, values: Row) -> Path:
     return _save(figure, path)
 
 
-def variant_curves(path: Path, panels: dict[str, dict[str, list[Points]]]) -> Path:
+def run_curves(path: Path, rows: list[Row], keys: list[str], title: str) -> Path:
+    """Each of `keys` over the steps, in training and in validation ("val/" + key)."""
+    lines = {key: {"training": points(rows, key), "validation": points(rows, f"val/{key}")} for key in keys}
+    panels = {key: {name: [line] for name, line in panel.items() if line} for key, panel in lines.items()}
+    return variant_curves(path, panels, title)
+
+
+def variant_curves(path: Path, panels: dict[str, dict[str, list[Points]]], title: str | None = None) -> Path:
     """A panel per metric: key -> variant -> for each seed its points (step, value).
 
     A variant has one colour in all panels. Its line is the mean over the seeds, its band reaches from the lowest to
@@ -148,12 +138,14 @@ def variant_curves(path: Path, panels: dict[str, dict[str, list[Points]]]) -> Pa
     for axes, (key, panel) in zip(grid.flat, panels.items(), strict=False):
         for variant, seeds in panel.items():
             _mean_and_range(axes, seeds, colours[variant], inks[variant])
-        _choose_scale(axes, [points for seeds in panel.values() for points in seeds])
+        _choose_scale(axes, itertools.chain(*panel.values()))
         _describe(axes, key)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     lines = [Line2D([], [], linewidth=3, color=colour, label=variant) for variant, colour in colours.items()]
     figure.legend(handles=lines, loc="outside lower center", ncols=n_legend, fontsize=8, frameon=False)
+    if title:
+        figure.suptitle(title)
     _save(figure, path, dpi=100)
     with Image.open(path) as image:
         few = image.convert("RGB").quantize(64, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
@@ -183,7 +175,7 @@ def panel_svg(name: str, training: dict[int, list[Points]], validation: dict[int
             steps, low, mean, high = _over_seeds(seeds)
             axes.plot(steps, mean, "o", color=colours[i], markersize=3, gid=f"v{i}-{name}-dots")
             axes.vlines(steps, low, high, color=colours[i], linewidth=0.8, gid=f"v{i}-{name}-range")
-        _choose_scale(axes, [points for part in (training, validation) for seeds in part.values() for points in seeds])
+        _choose_scale(axes, itertools.chain(*training.values(), *validation.values()))
         if axes.get_yscale() == "log":  # 0.2 and 5, not powers: a panel spans a decade or two
             bottom, top = axes.get_ylim()
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if top < 500 * bottom else (1,)))
@@ -206,9 +198,9 @@ def palette(n: int) -> list[str]:
     return [to_hex(colours(i % colours.N)) for i in range(n)]
 
 
-def _choose_scale(axes: "matplotlib.axes.Axes", lines: list[Points]) -> None:
+def _choose_scale(axes: "matplotlib.axes.Axes", lines: Iterable[Points]) -> None:
     """A logarithmic axis for what is positive and spans a factor of more than 30."""
-    values = [value for points in lines for _, value in points]
+    values = [value for line in lines for _, value in line]
     if values and min(values) > 0 and max(values) > 30 * min(values):
         axes.set_yscale("log")
 
@@ -216,7 +208,7 @@ def _choose_scale(axes: "matplotlib.axes.Axes", lines: list[Points]) -> None:
 def _over_seeds(seeds: list[Points]) -> tuple[list[int], list[float], list[float], list[float]]:
     """Steps, and at each the lowest, the mean and the highest of the seeds that have it."""
     by_step: dict[int, list[float]] = {}
-    for step, value in (point for points in seeds for point in points):
+    for step, value in itertools.chain(*seeds):
         by_step.setdefault(step, []).append(value)
     steps = sorted(by_step)
     low, mean, high = ([float(f(by_step[step])) for step in steps] for f in (np.min, np.mean, np.max))

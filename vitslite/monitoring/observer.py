@@ -99,7 +99,8 @@ class RunObserver:
             self.tracker.log(step, rates)
         rows = self.tracker.rows()
         shown = catalogue.chosen("curves", (key.removeprefix("val/") for row in rows for key in row))
-        files["curves"] = figures.curves(run_dir / "curves.png", rows, shown, run_dir.name)
+        if shown:
+            files["curves"] = figures.run_curves(run_dir / "curves.png", rows, shown, run_dir.name)
         probes = [row for row in rows if any(key.startswith("grad/kl/") for key in row)]
         if probes:
             files["gradients"] = figures.gradient_matrix(run_dir / "gradients.png", probes[-1])

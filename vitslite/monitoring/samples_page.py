@@ -95,34 +95,25 @@ def _plain(word: str) -> str:
 
 def _read_samples(run_dir: Path) -> list[Sample]:
     """All sentences of all steps, steps ascending. Folders without a samples.json are left out."""
-    folders = []
-    for folder in (run_dir / "samples").glob("step_*"):
-        number = re.fullmatch(r"step_([0-9]+)", folder.name)
-        if number and (folder / "samples.json").exists():
-            folders.append((int(number[1]), folder))
-    return [sample for step, folder in sorted(folders) for sample in _read_step(step, folder)]
-
-
-def _read_step(step: int, folder: Path) -> list[Sample]:
-    path = folder / "samples.json"
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # not JSON, or not even text
-        raise ValueError(f"{path}: damaged ({error}); delete it to leave this step out") from None
-    if not isinstance(entries, list) or not all(map(_is_entry, entries)):
-        raise ValueError(
-            f'{path}: damaged: must be a list of {{"id": "...", "text": "...", "heard": {{}}}}; '
-            "delete it to leave this step out"
-        )
-    return [Sample(step, folder, e["id"], e["text"], e.get("heard") or {}) for e in entries]
+    steps = [(path.parent.name.removeprefix("step_"), path) for path in run_dir.glob("samples/step_*/samples.json")]
+    samples = []
+    for step, path in sorted((int(number), path) for number, path in steps if number.isdecimal()):
+        try:
+            entries = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(entries, list) or not all(map(_is_entry, entries)):
+                raise ValueError('must be a list of {"id": "...", "text": "...", "heard": {}}')
+        except ValueError as error:  # also what is not JSON, or not even text
+            raise ValueError(f"{path}: damaged ({error}); delete it to leave this step out") from None
+        samples += [Sample(step, path.parent, e["id"], e["text"], e.get("heard") or {}) for e in entries]
+    return samples
 
 
 def _is_entry(entry: object) -> bool:
     if not isinstance(entry, dict):
         return False
     heard = entry.get("heard") or {}
-    strings = [entry.get("id"), entry.get("text"), *(heard.values() if isinstance(heard, dict) else [None])]
-    return all(isinstance(s, str) for s in strings)
+    is_heard = isinstance(heard, dict) and all(isinstance(words, str) for words in heard.values())
+    return is_heard and isinstance(entry.get("id"), str) and isinstance(entry.get("text"), str)
 
 
 def _link(run_dir: Path, path: Path) -> str | None:

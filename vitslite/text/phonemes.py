@@ -81,7 +81,6 @@ def phonemise_all(texts: list[str], voice: str, units: str, cache_folder: Path |
             return json.loads(body)
     found = {text: phonemes(text, voice, units) for text in texts}
     body = json.dumps(found, ensure_ascii=False)
-    cache_folder.mkdir(parents=True, exist_ok=True)
     write_text(path, f"{_digest(body)}\n{body}")
     return found
 

@@ -29,16 +29,12 @@ class Checkpoints:
     def __init__(self, run_dir: Path, header: dict[str, Any]):
         self.run_dir = run_dir
         self.folder = run_dir / CHECKPOINTS
+        self.last, self.best = self.folder / "last.pt", self.folder / "best.pt"
         self.header = header
-        self.found = self._load_last()
-
-    @property
-    def last(self) -> Path:
-        return self.folder / "last.pt"
-
-    @property
-    def best(self) -> Path:
-        return self.folder / "best.pt"
+        try:
+            self.found = read(self.last) if self.last.exists() else None
+        except ValueError as error:
+            raise ValueError(f"{error}; put best.pt of the run in its place, or delete it to start anew") from error
 
     def save(self, state: dict[str, Any], is_best: bool) -> None:
         """Write `last.pt`, and `best.pt` as well if this is the best so far."""
@@ -61,14 +57,6 @@ class Checkpoints:
                 f"{self.last}: the {name} in it has other shapes than this code makes: give the new run a name of its "
                 f"own (name=...), or go on with the code that made it ({str(error).splitlines()[-1].strip()})"
             ) from error
-
-    def _load_last(self) -> dict[str, Any] | None:
-        if not self.last.exists():
-            return None
-        try:
-            return read(self.last)
-        except ValueError as error:
-            raise ValueError(f"{error}; put best.pt of the run in its place, or delete it to start anew") from error
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
