@@ -185,7 +185,7 @@ def wrong_on_purpose(config: Config) -> list[str]:
     if kl == "carried_mean" and model.flow.n_couplings > 1:
         found.append(f"objective.kl=carried_mean is biased behind {model.flow.n_couplings} couplings; behind one not")
     if objective.log_det == "drop" and flow not in VOLUME_PRESERVING:
-        found.append(f"objective.log_det=drop with an {flow} flow: shrinking z_p lowers the loss without bound")
+        found.append(f"objective.log_det=drop with model.flow.kind={flow}: shrinking z_p lowers the loss without bound")
     if kl == "likelihood" and not objective.detach_posterior:
         found.append("objective.kl=likelihood lacks the entropy of q: nothing keeps the posterior wide")
     return found

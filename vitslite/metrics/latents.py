@@ -1,6 +1,6 @@
 """Latent statistics: the KL by several estimators on the same noise, its parts, its standard error, active units.
 
-Every estimator is read off whatever the run trains with, so that runs of different losses can be laid side by side.
+The same estimators are read off whatever the run trains with, so that different losses can be laid side by side.
 `latent_sums` reduces a batch to sums in float64, `merge` adds those of several batches, and `latent_statistics` makes
 the logged figures of them: the figures of all batches together, not a mean of means. The KL is in nats per frame unless
 said otherwise; its estimators are in objectives/kl.py.
