@@ -8,6 +8,7 @@ import pytest
 import train
 from vitslite import build, runs
 from vitslite.metrics.catalogue import CATALOGUE, axis_label, best_values, chosen, find, in_order, is_extra, is_known
+from vitslite.monitoring.observer import RunObserver
 from vitslite.training import checkpoint
 
 EVERYTHING = [  # every optional term and part that logs keys of its own
@@ -65,15 +66,15 @@ def test_best_is_lowest_or_highest_after_the_first_step():
     ],
 )
 def test_best_pt_is_the_best_by_any_metric_in_its_direction(compose, tmp_path, monkeypatch, name, values, kept):
-    from vitslite.monitoring.observer import RunObserver
+    validate = RunObserver.validate
+    planted = {step: {name: value} for step, value in enumerate([-1.0, *values])}
+    is_sampled = "wer" in name
 
-    method = "sample" if "wer" in name else "validate"
-    original = getattr(RunObserver, method)
+    def validated(self, step, model):
+        return validate(self, step, model) | ({} if is_sampled else planted[step])
 
-    def planted(self, step, model):
-        return original(self, step, model) | ({name: values[step - 1]} if step else {name: -1.0})
-
-    monkeypatch.setattr(RunObserver, method, planted)
+    monkeypatch.setattr(RunObserver, "validate", validated)
+    monkeypatch.setattr(RunObserver, "sample", lambda self, step, model: planted[step] if is_sampled else {})
     every = [f"trainer.{what}_every_steps=1" for what in ("validate", "sample")]
     overrides = [f"trainer.best_metric={name}", "trainer.steps=3", "validation.n_heard=1", *every]
     train.train(build.parse(compose(*overrides), overrides), overrides)
