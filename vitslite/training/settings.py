@@ -22,7 +22,7 @@ class TrainerSettings:
     validate_every_steps: int = 200
     sample_every_steps: int = 500
     checkpoint_every_steps: int = field(default=200, metadata={"at_least": 1})
-    best_metric: str = "val/loss/mel"  # the lowest value makes checkpoints/best.pt
+    best_metric: str = "val/loss/mel"  # the best value, as metrics/catalogue.py ranks it, makes checkpoints/best.pt
 
     def is_logged(self, step: int) -> bool:
         """Whether the step that completes `step` steps is logged: the first one always."""
