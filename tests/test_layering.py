@@ -39,7 +39,7 @@ OWNERS = {  # of a third-party library: the modules that may import it, by name 
     "monotonic_alignment_search": {"benchmarks"},
     "soundfile": {"audio"},
     "librosa": {"metrics.acoustics"},
-    "scipy": {"metrics.acoustics", "metrics.statistics"},
+    "scipy": {"metrics.acoustics", "metrics.sound", "metrics.statistics"},
     "tabulate": {"benchmarks", "evaluation", "experiments"},
     "filelock": {"files"},
     "torchaudio": {"audio", "metrics.recognition"},

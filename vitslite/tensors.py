@@ -153,6 +153,8 @@ class Outputs:
     audio_frames: Int[Tensor, " B"]  # valid frames in `audio` and `audio_hat`
     mel: Float[Tensor, "B M T"] | None = None  # what `mel_prior` speaks of
     mel_prior: Float[Tensor, "B M T"] | None = None  # mean log-mel of each frame's token, where there is a mel head
+    audio_again: Float[Tensor, "B 1 S"] | None = None  # another draw of a random decoder, from the same sample
+    log_pitch: Float[Tensor, "B N"] | None = None  # ln of the cycles per frame of the decoder's pulses, if it has any
 
 
 class DiscriminatorOutput(NamedTuple):

@@ -61,12 +61,24 @@ def _networks(config: Config) -> Iterator[str]:
         yield f"model.n_latent={model.n_latent} does not split into halves: make it even, or model.flow.kind=none"
     if encoder.hidden % encoder.n_heads:
         yield f"model.text_encoder.n_heads={encoder.n_heads} does not divide model.text_encoder.hidden={encoder.hidden}"
-    if model.decoder.kind == "istft" and hop_length % 2:
-        yield f"model.decoder.kind=istft centres its frames: make audio.hop_length={hop_length} even"
+    if model.decoder.kind == "istft":
+        yield from _istft(config)
     if model.decoder.kind == "hifigan":
         yield from _hifigan(model.decoder.hifigan, hop_length)
     if config.discriminator.kind != "none":
         yield from _discriminators(config.discriminator, model.segment_frames)
+
+
+def _istft(config: Config) -> Iterator[str]:
+    s, weights, hop_length = config.model.decoder.istft, config.objective.weights, config.audio.hop_length
+    at = "model.decoder.istft"
+    if hop_length % (2 * s.subframes):
+        yield (
+            f"{at}.subframes={s.subframes} centres spectra of audio.hop_length={hop_length} / {s.subframes} samples: "
+            "that must be a whole and even number"
+        )
+    if s.harmonics and weights.pitch == 0:
+        yield f"{at}.harmonics=true, objective.weights.pitch=0: nothing would train the pitch; make it 10"
 
 
 def _hifigan(s: HiFiGANSettings, hop_length: int) -> Iterator[str]:
@@ -136,6 +148,12 @@ def _laboratory(config: Config) -> Iterator[str]:
         yield "model.alignment.score=mel looks at the mel head: add model.mel_head=true objective.weights.prior_mel=1"
     if alignment.score == "mel" and prior_mel == 0:
         yield "model.alignment.score=mel, objective.weights.prior_mel=0: nothing would train the mel head; make it 1"
+    is_random = model.decoder.kind == "istft" and model.decoder.istft.noise
+    if objective.weights.energy > 0 and not is_random:
+        yield (
+            f"objective.weights.energy={objective.weights.energy} compares two draws of a decoder, and this one has no "
+            "noise to draw: add model/decoder=source_filter, or make it 0"
+        )
     if prior_mel > 0 and not model.mel_head:
         yield f"objective.weights.prior_mel={prior_mel} weighs what the mel head says: add model.mel_head=true"
     if alignment.kind == "given" and (config.data.kind != "demo" or config.text.frontend != "phonemes"):

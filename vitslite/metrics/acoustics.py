@@ -89,7 +89,7 @@ def pitch(wav: Float[np.ndarray, " S"], audio: AudioSettings) -> tuple[Float[np.
     values are F0_MIN times powers of 0.1 semitones, so half such a step, 0.3 %, is lost to rounding. Of
     white noise, about a tenth of the frames pass for voiced.
     """
-    _check(wav)
+    require_samples(wav)
     n_frames = len(wav) // audio.hop_length
     if n_frames == 0 or np.ptp(wav) == 0:
         return np.full(n_frames, np.nan), np.zeros(n_frames, dtype=bool)
@@ -140,7 +140,7 @@ class Level(NamedTuple):
 
 def level(wav: Float[np.ndarray, " S"], frame: int) -> Level:
     """Level, clipping and silence. Frames of `frame` samples do not overlap; an incomplete last one is left out."""
-    _check(wav)
+    require_samples(wav)
     if len(wav) < frame:
         raise ValueError(f"a recording of {len(wav)} samples has no level: it is shorter than a frame of {frame}")
     samples = wav.astype(np.float64)
@@ -156,7 +156,8 @@ def level(wav: Float[np.ndarray, " S"], frame: int) -> Level:
     )
 
 
-def _check(wav: Float[np.ndarray, " S"]) -> None:
+def require_samples(wav: Float[np.ndarray, " S"]) -> None:
+    """ValueError for NaN or infinite samples."""
     assert wav.ndim == 1 and np.issubdtype(wav.dtype, np.floating), (wav.shape, wav.dtype)
     if not np.isfinite(wav).all():
         raise ValueError("the recording has NaN or infinite samples: the model that made it has diverged")

@@ -38,6 +38,8 @@ CATALOGUE = (
     Metric("loss/kl", "KL term of the loss", "nats/frame", "lower", "line headline table curves picture val/picture"),
     Metric("loss/mel", "log-mel L1", "nats", "lower", "line headline table curves picture val/picture"),
     Metric("loss/duration", "duration loss", "per token", "lower", "line table curves"),
+    Metric("loss/energy", "spectral energy distance", "nats", "lower", "line headline table"),
+    Metric("loss/pitch", "log-pitch L1 of voiced frames", "nats/frame", "lower", "line table"),
     Metric("loss/prior_mel", "prior loss of the log-mel", "nats/element", "lower", "line table"),
     Metric("loss/adversarial", "generator's adversarial loss", "", "lower", "line table"),
     Metric("loss/feature_matching", "feature matching", "", "lower", "line table"),

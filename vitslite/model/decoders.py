@@ -1,8 +1,8 @@
 """Decoders: latent frames [B, D, T] -> audio [B, 1, T * hop_length].
 
 Two of them. `hifigan` is the published one of VITS: transposed convolutions up to the sample rate, most of the cost of
-training and nearly all of that of inference. `istft` stays at the frame rate and lets an inverse Fourier transform
-make the samples, more than ten times cheaper, so that whole utterances can be reconstructed in each step.
+training and nearly all of that of inference. `istft` (istft.py) stays at the frame rate and lets an inverse Fourier
+transform make the samples, more than ten times cheaper, so that whole utterances can be reconstructed in each step.
 
 Both take a mask [B, 1, T]. Frame t makes the samples t * hop_length to (t + 1) * hop_length; samples beyond the mask
 are zero, and those within it equal, at every sample up to the end, what the utterance gives when decoded alone. For
@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Complex64, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from vitslite.model.layers import same_conv
+from vitslite.model.istft import Decoded, ISTFTDecoder, ISTFTSettings
+from vitslite.model.layers import masked, same_conv
 
 KINDS = ("hifigan", "istft")
 _SLOPE = 0.1  # of the leaky ReLUs; the last one of HiFi-GAN has torch's default, 0.01
@@ -41,14 +42,6 @@ class HiFiGANSettings:
 
 
 @dataclass
-class ISTFTSettings:
-    channels: int = field(default=192, metadata={"at_least": 1})
-    n_layers: int = field(default=4, metadata={"at_least": 0})
-    expansion: int = field(default=3, metadata={"at_least": 1})  # hidden channels of a block, per one of `channels`
-    kernel: int = field(default=7, metadata={"at_least": 1, "odd": True})  # frames
-
-
-@dataclass
 class DecoderSettings:
     kind: str = field(default="hifigan", metadata={"choices": KINDS})
     hifigan: HiFiGANSettings = field(default_factory=HiFiGANSettings)
@@ -56,7 +49,7 @@ class DecoderSettings:
 
 
 def build_decoder(settings: DecoderSettings, n_latent: int, hop_length: int) -> "HiFiGAN | ISTFTDecoder":
-    """A module with forward(z [B D T], mask [B 1 T] or None) -> audio [B 1 T * hop_length]."""
+    """A module with forward(z [B D T], mask [B 1 T] or None, keys [B]) -> Decoded, its audio [B 1 T * hop_length]."""
     if settings.kind == "hifigan":
         return HiFiGAN(settings.hifigan, n_latent, hop_length)
     assert settings.kind == "istft", settings.kind
@@ -92,15 +85,21 @@ class HiFiGAN(nn.Module):
                 if s.weight_norm:
                     parametrizations.weight_norm(conv)
 
-    def forward(self, z: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"] | None) -> Float[Tensor, "B 1 S"]:
-        x = _masked(self.conv_pre(_masked(z, mask)), mask)
+    def forward(
+        self,
+        z: Float[Tensor, "B D T"],
+        mask: Bool[Tensor, "B 1 T"] | None,
+        keys: Int[Tensor, " B"] | None = None,
+        twice: bool = False,
+    ) -> Decoded:
+        x = masked(self.conv_pre(masked(z, mask)), mask)
         for i, (rate, up) in enumerate(zip(self.rates, self.ups, strict=True)):
             x = up(F.leaky_relu(x, _SLOPE))
             mask = None if mask is None else mask.repeat_interleave(rate, dim=2)
-            x = _masked(x, mask)
+            x = masked(x, mask)
             blocks = self.resblocks[i * self.n_blocks : (i + 1) * self.n_blocks]
             x = sum(block(x, mask) for block in blocks) / self.n_blocks
-        return _masked(torch.tanh(self.conv_post(F.leaky_relu(x)).float()), mask)
+        return Decoded(masked(torch.tanh(self.conv_post(F.leaky_relu(x)).float()), mask))
 
 
 class ResBlock(nn.Module):
@@ -115,86 +114,6 @@ class ResBlock(nn.Module):
         for i, conv in enumerate(self.convs1):
             y = conv(F.leaky_relu(x, _SLOPE))
             if self.convs2:
-                y = self.convs2[i](_masked(F.leaky_relu(y, _SLOPE), mask))
-            x = _masked(x + y, mask)
+                y = self.convs2[i](masked(F.leaky_relu(y, _SLOPE), mask))
+            x = masked(x + y, mask)
         return x
-
-
-class ISTFTDecoder(nn.Module):
-    """ConvNeXt blocks at the frame rate, then magnitude and phase of each frame, then an inverse Fourier transform.
-
-    The magnitude leaves the network as a logarithm, limited to a sine of twice full scale; the phase is any real
-    number. The first output is quiet: log-magnitudes of about -1, where a full-scale sine has log(hop_length).
-    From the last layer on in fp32, since half precision turns a phase of some radians into noise.
-    Source: Siuzdak 2023 (Vocos), section 3, with our own synthesis (`overlap_add`).
-    """
-
-    window: Tensor
-
-    def __init__(self, settings: ISTFTSettings, n_latent: int, hop_length: int):
-        super().__init__()
-        s = settings
-        assert hop_length % 2 == 0, f"frames of {hop_length} samples have no centre"
-        n_fft = 4 * hop_length
-        self.max_log_magnitude = math.log(n_fft / 2)
-        self.conv_in = same_conv(n_latent, s.channels, s.kernel)
-        self.blocks = nn.ModuleList(ConvNeXtBlock(s.channels, s.expansion, s.kernel) for _ in range(s.n_layers))
-        self.norm = nn.LayerNorm(s.channels)
-        self.out = nn.Linear(s.channels, n_fft + 2)
-        with torch.no_grad():
-            self.out.weight[: n_fft // 2 + 1] *= 0.3
-            self.out.bias[: n_fft // 2 + 1] = -1.0
-        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
-
-    def forward(self, z: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"] | None) -> Float[Tensor, "B 1 S"]:
-        x = self.conv_in(_masked(z, mask))
-        for block in self.blocks:
-            x = block(x, mask)
-        with torch.autocast(x.device.type, enabled=False):
-            log_magnitude, phase = self.out(self.norm(x.float().transpose(1, 2))).chunk(2, dim=2)
-            magnitude = torch.exp(log_magnitude.clamp(max=self.max_log_magnitude))
-            if mask is not None:
-                magnitude = magnitude * mask.transpose(1, 2)
-            audio = overlap_add(torch.polar(magnitude, phase), self.window)
-        samples_per_frame = len(self.window) // 4
-        return _masked(audio, None if mask is None else mask.repeat_interleave(samples_per_frame, dim=2))
-
-
-class ConvNeXtBlock(nn.Module):
-    """x + scale * W2 gelu(W1 norm(depthwise(x))): Liu et al. 2022 (ConvNeXt), section 2, in one dimension.
-
-    Norm and products work on channels-last, which is transposed to and from once.
-    """
-
-    def __init__(self, channels: int, expansion: int, kernel: int):
-        super().__init__()
-        self.depthwise = nn.Conv1d(channels, channels, kernel, padding=kernel // 2, groups=channels)
-        self.norm = nn.LayerNorm(channels)
-        self.expand = nn.Linear(channels, expansion * channels)
-        self.project = nn.Linear(expansion * channels, channels)
-        self.scale = nn.Parameter(torch.full((channels,), 0.1))
-
-    def forward(self, x: Float[Tensor, "B C T"], mask: Bool[Tensor, "B 1 T"] | None) -> Float[Tensor, "B C T"]:
-        y = self.norm(self.depthwise(_masked(x, mask)).transpose(1, 2))
-        y = self.scale * self.project(F.gelu(self.expand(y)))
-        return x + y.transpose(1, 2)
-
-
-def overlap_add(spectrum: Complex64[Tensor, "B T F"], window: Float[Tensor, " K"]) -> Float[Tensor, "B 1 S"]:
-    """Inverse of the short-time Fourier transform with a Hann window of K = 4 hop samples; in fp32.
-
-        audio = sum_t shift_t(window * irfft(spectrum[t])) / 1.5,     S = T * hop
-
-    1.5 is the sum of the four squared Hann windows over each sample, so this is the least-squares inverse inside the
-    utterance. At its ends fewer frames overlap and the sound fades; dividing by the true sum there, as usual, would
-    amplify what the network makes of frames that do not exist. Frame t is centred on sample t * hop + hop / 2.
-    """
-    hop = len(window) // 4
-    frames = (torch.fft.irfft(spectrum, n=len(window)) * window).unflatten(2, (4, hop))
-    audio = sum((F.pad(frames[:, :, k], (0, 0, k, 3 - k)) for k in range(4)), frames.new_zeros(())).flatten(1)
-    first = 3 * hop // 2  # of the window of frame 0, before sample 0
-    return audio[:, None, first : first + spectrum.shape[1] * hop] / 1.5
-
-
-def _masked(x: Float[Tensor, "B C N"], mask: Bool[Tensor, "B 1 N"] | None) -> Float[Tensor, "B C N"]:
-    return x if mask is None else x * mask

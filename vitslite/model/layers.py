@@ -19,6 +19,11 @@ def same_conv(in_channels: int, out_channels: int, kernel: int, dilation: int = 
     return nn.Conv1d(in_channels, out_channels, kernel, dilation=dilation, padding=dilation * (kernel // 2))
 
 
+def masked(x: Float[Tensor, "B C N"], mask: Bool[Tensor, "B 1 N"] | None) -> Float[Tensor, "B C N"]:
+    """Zero beyond the mask; None: all is valid."""
+    return x if mask is None else x * mask
+
+
 class Dropout(nn.Module):
     """Zeroes each element with probability p and scales the others by 1 / (1 - p).
 

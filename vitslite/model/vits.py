@@ -103,9 +103,10 @@ class VITS(nn.Module):
 
         # Waveform: of a random segment, which is all valid, or of the whole utterance.
         audio, z, audio_frames = self._segments(batch, self._decoder_input(z, z_p))
-        audio_hat = self.decoder(z, mask if self.settings.segment_frames is None else None)
         mel_prior = None if mel_text is None else alignment.expand(mel_text, durations, mask.shape[2])
-        return Outputs(latents, p_text, durations, duration_loss, audio_hat, audio, audio_frames, batch.mel, mel_prior)
+        decoded = self.decoder(z, mask if self.settings.segment_frames is None else None, batch.keys, twice=True)
+        heard = (decoded.audio, audio, audio_frames, batch.mel, mel_prior, decoded.again, decoded.log_pitch)
+        return Outputs(latents, p_text, durations, duration_loss, *heard)
 
     @torch.no_grad()
     def reconstruct(self, batch: Batch) -> Float[Tensor, "B 1 S"]:
@@ -116,7 +117,7 @@ class VITS(nn.Module):
             h, p_text = self.text_encoder(batch.tokens, batch.token_mask)
             _, p = self._align(batch, p_text, mask, None, self.mel_head(h).float() if self.mel_head else None)
         _, z, z_p, _ = self._sample(batch, stats, mask, p)
-        return self.decoder(self._decoder_input(z, z_p), mask)
+        return self.decoder(self._decoder_input(z, z_p), mask, batch.keys).audio
 
     @torch.no_grad()
     def infer(
@@ -162,7 +163,8 @@ class VITS(nn.Module):
         z = p.sample(noise_scale * noise) * frame_mask
         if self.settings.flow.side == "prior":
             z = self.flow.inverse(z, frame_mask)
-        return Synthesis(self.decoder(z, frame_mask), frame_lengths * self.hop_length, durations, z)
+        audio = self.decoder(z, frame_mask, keys).audio
+        return Synthesis(audio, frame_lengths * self.hop_length, durations, z)
 
     def _posterior_stats(self, batch: Batch) -> tuple[Gaussian, Bool[Tensor, "B 1 T"]]:
         """Mean and log_std of the posterior encoder for the recordings, and the frame mask."""

@@ -1,7 +1,7 @@
 """Training objective: named loss terms, their units, their weights, their total.
 
     total = w_kl KL + w_mel mel + w_duration duration + w_adversarial adversarial + w_feature_matching feature matching
-            + w_prior_mel prior_mel
+            + w_prior_mel prior_mel + w_energy energy + w_pitch pitch
 
     kl                nats per frame            sum over D, mean over the valid frames of the global batch
                       (or nats per element, or mean over utterances: objective.reduction)
@@ -9,6 +9,8 @@
     duration          nats (stochastic) or squared log ratio (deterministic) per token
     adversarial, feature_matching               mean over utterances
     prior_mel         nats per element          Grad-TTS's prior loss, where the model has a mel head
+    energy            nats per element          spectral energy distance, where the decoder has noise: as mel
+    pitch             nats per frame            log-pitch L1 of voiced frames, where the decoder has pulses
 
 Every mean divides by the count over the *global* batch, over all ranks and micro-batches: the mean of per-rank means is
 another objective when lengths differ (docs/identities.md, T10). So each rank's term is a share, the shares add up to
@@ -28,6 +30,7 @@ from torch import Tensor, nn
 from vitslite.audio import AudioSettings
 from vitslite.objectives import adversarial
 from vitslite.objectives.kl import ESTIMATORS, Estimator, k_sample, without_log_det
+from vitslite.objectives.pitch import PitchLoss
 from vitslite.objectives.proposed import PROPOSED
 from vitslite.objectives.reconstruction import MelReconstruction, prior_mel
 from vitslite.objectives.regularisers import RegulariserSettings, prior_side, regularised, weight_factor
@@ -45,6 +48,8 @@ class LossWeights:
     adversarial: float = field(default=1.0, metadata={"at_least": 0})
     feature_matching: float = field(default=1.0, metadata={"at_least": 0})
     prior_mel: float = field(default=0.0, metadata={"at_least": 0})
+    energy: float = field(default=0.0, metadata={"at_least": 0})
+    pitch: float = field(default=0.0, metadata={"at_least": 0})
 
 
 @dataclass
@@ -95,6 +100,7 @@ class Objective(nn.Module):
         self.weights = settings.weights
         self.segment_frames = segment_frames
         self.reconstruction = MelReconstruction(audio, settings.extra_resolutions)
+        self.pitch = PitchLoss(audio)
 
     def counts(self, batch: Batch) -> Counts:
         """The counts of one micro-batch; add them over micro-batches and ranks before calling `forward`."""
@@ -120,9 +126,11 @@ class Objective(nn.Module):
         The weight of the KL follows its schedule where a `step` is given.
         """
         with torch.autocast(outputs.audio.device.type, enabled=False):  # fp32 island: exp(-2 log_std) overflows in half
+            heard = (outputs.audio_hat.float(), outputs.audio, outputs.audio_frames)
+            mel, energy = self.reconstruction(*heard, counts.mels, outputs.audio_again)
             terms = {
                 "kl": self._kl(outputs.latents, counts),
-                "mel": self.reconstruction(outputs.audio_hat.float(), outputs.audio, outputs.audio_frames, counts.mels),
+                "mel": mel,
                 "duration": outputs.duration_loss.sum() / counts.tokens,
             }
             if real is not None and fake is not None:
@@ -132,6 +140,11 @@ class Objective(nn.Module):
                 assert outputs.mel is not None
                 nats = prior_mel(outputs.mel, outputs.mel_prior) * outputs.latents.mask
                 terms["prior_mel"] = nats.sum() / (counts.frames * nats.shape[1])
+            if energy is not None:
+                terms["energy"] = energy
+            if outputs.log_pitch is not None:
+                n_frames = counts.mels[0] / self.reconstruction.resolutions[0].n_mels
+                terms["pitch"] = self.pitch(outputs.log_pitch, outputs.audio, outputs.audio_frames) / n_frames
             weights = self.weights_at(step)
             total = sum(weights[name] * value for name, value in terms.items())
         return Losses(terms, total)

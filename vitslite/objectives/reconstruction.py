@@ -1,9 +1,9 @@
-"""Losses on the log-mel spectrogram: L1 reconstruction (VITS, equation 2), the prior loss of Grad-TTS."""
+"""Losses on the log-mel spectrogram: L1 (VITS, equation 2), spectral energy distance, the prior loss of Grad-TTS."""
 
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vitslite.audio import AudioSettings, LogMel
@@ -17,6 +17,14 @@ class MelReconstruction(nn.Module):
     that of `audio`; `extra_resolutions` adds rows of (n_fft, hop_length, n_mels). VITS has the first one alone. Both
     spectrograms are made the same way from the same stretch of audio (VITS cuts the recording's from the whole
     utterance, so its outermost frames differ by the padding).
+
+    Of a decoder that is random, `again` is a second draw, and the spectral energy distance is given as well:
+
+        d(x, y) + d(x, y') - d(y, y'),      d: the mean above
+
+    Its expectation is lowest where the decoder's distribution of spectrograms is that of the recordings, in each bin
+    (a proper scoring rule), while that of d(x, y) alone is lowest where the decoder always says the median, and so
+    makes noise without noise. Source: Gritsenko et al. 2020 (spectral energy distance), equation 2.
     """
 
     def __init__(self, audio: AudioSettings, extra_resolutions: list[list[int]]):
@@ -39,16 +47,28 @@ class MelReconstruction(nn.Module):
         audio: Float[Tensor, "B 1 S"],
         audio_frames: Int[Tensor, " B"],
         counts: list[Float[Tensor, ""]],
-    ) -> Float[Tensor, ""]:
+        again: Float[Tensor, "B 1 S"] | None = None,
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""] | None]:
+        """(the mean, the energy distance where there is another draw)."""
         samples = audio_frames * self.hop_length
         loss = audio.new_zeros(())
+        energy = None if again is None else audio.new_zeros(())
         for mel, resolution, count in zip(self.mels, self.resolutions, counts, strict=True):
             with torch.no_grad():
                 target = mel(audio, samples)
-            distance = (mel(audio_hat, samples) - target).abs()
-            mask = sequence_mask(samples // resolution.hop_length, distance.shape[2])
-            loss = loss + (distance * mask).sum() / count
-        return loss / len(self.mels)
+            mask = sequence_mask(samples // resolution.hop_length, target.shape[2])
+            said = mel(audio_hat, samples)
+            distance = _l1(said, target, mask) / count
+            loss = loss + distance
+            if energy is not None:
+                said_again = mel(again, samples)
+                energy = energy + distance + (_l1(said_again, target, mask) - _l1(said, said_again, mask)) / count
+        n = len(self.mels)
+        return loss / n, None if energy is None else energy / n
+
+
+def _l1(a: Float[Tensor, "B M T"], b: Float[Tensor, "B M T"], mask: Bool[Tensor, "B 1 T"]) -> Float[Tensor, ""]:
+    return ((a - b).abs() * mask).sum()
 
 
 def prior_mel(mel: Float[Tensor, "B M T"], mean: Float[Tensor, "B M T"]) -> Float[Tensor, "B M T"]:

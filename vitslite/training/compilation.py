@@ -11,8 +11,9 @@ import contextlib
 import torch
 from torch import nn
 
-from vitslite.model.decoders import ConvNeXtBlock, HiFiGAN
+from vitslite.model.decoders import HiFiGAN
 from vitslite.model.discriminators import PeriodDiscriminator, ScaleDiscriminator
+from vitslite.model.istft import ConvNeXtBlock
 from vitslite.model.layers import WaveNet
 
 COMPILED = (WaveNet, HiFiGAN, ConvNeXtBlock, PeriodDiscriminator, ScaleDiscriminator)

@@ -1,0 +1,77 @@
+"""Pitch of the recordings, and what the pulses of a decoder are off it."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from vitslite.audio import AudioSettings
+from vitslite.tensors import sequence_mask
+
+F0_MIN, F0_MAX = 60.0, 500.0  # Hz
+_RATE = 4000.0  # Hz, about: what is above 2 kHz says little about the pitch
+_VOICED = 0.5  # correlation at one period from which a frame counts as voiced
+_OCTAVE_COST = 0.02  # correlation that half the period must be better by, so that a period is not taken for its double
+_SILENT = 1e-5  # mean square, -50 dBFS
+
+
+class PitchLoss(nn.Module):
+    """|log_pitch - ln of the recording's pitch|, nats, summed over voiced frames: 0.058 is a semitone.
+
+    The recording's pitch is the lag of the highest normalised autocorrelation (Boersma 1993) of Hann windows of three
+    longest periods, on audio brought to 4 kHz, between its samples by a parabola.
+    """
+
+    window: Tensor
+    lowpass: Tensor
+
+    def __init__(self, audio: AudioSettings):
+        super().__init__()
+        self.hop_length = audio.hop_length
+        self.factor = max(1, round(audio.sample_rate / _RATE))
+        self.rate = audio.sample_rate / self.factor
+        self.n_window = 2 * math.ceil(1.5 * self.rate / F0_MIN)
+        self.first_lag, self.last_lag = math.floor(self.rate / F0_MAX), math.ceil(self.rate / F0_MIN)
+        self.register_buffer("window", torch.hann_window(self.n_window), persistent=False)
+        lowpass = torch.hann_window(4 * self.factor + 1, periodic=False)
+        self.register_buffer("lowpass", lowpass / lowpass.sum(), persistent=False)
+
+    def forward(
+        self, log_pitch: Float[Tensor, "B T"], audio: Float[Tensor, "B 1 S"], frames: Int[Tensor, " B"]
+    ) -> Float[Tensor, ""]:
+        target = self.log_pitch(audio)[:, : log_pitch.shape[1]]
+        counts = sequence_mask(frames, log_pitch.shape[1])[:, 0] & ~target.isnan()
+        return torch.where(counts, (log_pitch - target).abs(), 0.0).sum()
+
+    @torch.no_grad()
+    def log_pitch(self, audio: Float[Tensor, "B 1 S"]) -> Float[Tensor, "B T"]:
+        """ln of the cycles per frame of T = S // hop_length frames, centred as those of audio.LogMel; NaN: unvoiced."""
+        correlation, power = self._correlation(audio)
+        lags = torch.arange(self.first_lag, self.last_lag + 1, device=audio.device)
+        best = (correlation - _OCTAVE_COST * torch.log2(lags))[..., 1:-1].argmax(-1, keepdim=True) + 1
+        before, peak, after = (correlation.gather(-1, best + i)[..., 0] for i in (-1, 0, 1))
+        shift = 0.5 * (before - after) / (before - 2 * peak + after).clamp(max=-1e-6)
+        period = lags[best[..., 0]] + shift.clamp(-0.5, 0.5)
+        is_voiced = (peak > _VOICED) & (peak >= before) & (peak >= after) & (power > _SILENT)
+        return torch.where(is_voiced, torch.log(self.hop_length / (self.factor * period)), torch.nan)
+
+    def _correlation(self, audio: Float[Tensor, "B 1 S"]) -> tuple[Float[Tensor, "B T G"], Float[Tensor, "B T"]]:
+        """Normalised autocorrelation at each lag, and the power, of the window around the centre of each frame."""
+        n, k = self.n_window, self.factor
+        n_frames = audio.shape[2] // self.hop_length
+        slow = F.conv1d(audio, self.lowpass[None, None], stride=k, padding=2 * k)[:, 0]
+        starts = ((torch.arange(n_frames, device=audio.device) + 0.5) * self.hop_length / k).round().long()
+        index = starts[:, None] + torch.arange(n, device=audio.device)
+        frames = F.pad(slow, (n // 2, n))[:, index]
+        frames = frames - frames.mean(-1, keepdim=True)
+        lags = slice(self.first_lag, self.last_lag + 1)
+        of_frames, of_window = _autocorrelation(frames * self.window), _autocorrelation(self.window)
+        ratio = of_frames[..., lags] / of_frames[..., :1].clamp(min=1e-9)
+        return ratio / (of_window[lags] / of_window[0]), frames.square().mean(-1)
+
+
+def _autocorrelation(x: Float[Tensor, "*B N"]) -> Float[Tensor, "*B N"]:
+    n = 2 ** math.ceil(math.log2(2 * x.shape[-1]))
+    return torch.fft.irfft(torch.fft.rfft(x, n).abs().square(), n)[..., : x.shape[-1]]
