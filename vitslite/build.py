@@ -68,9 +68,14 @@ def parse(cfg: DictConfig | dict[str, Any], overrides: list[str], sweep: str | N
     return config
 
 
+def defaults() -> dict[str, Any]:
+    """The defaults of the dataclasses, without configs/: what the settings of an older run are completed with."""
+    return asdict(Config())
+
+
 def known_keys() -> list[str]:
     """Every key of the configuration, as one types it."""
-    return list(identity.flatten(asdict(Config())))
+    return list(identity.flatten(defaults()))
 
 
 def unknown_key(key: str) -> str:
@@ -163,7 +168,7 @@ def checkpoints(config: Config, corpus: Corpus, device: torch.device) -> Checkpo
     }
     checkpoints = Checkpoints(config.directory, header)
     if checkpoints.found is not None:
-        changed = identity.check_resumable(checkpoints.found, header, checkpoints.last)
+        changed = identity.check_resumable(checkpoints.found, header, checkpoints.last, defaults())
         if changed and distributed.is_main():
             print(f"note: going on in another environment, so not bit for bit: {'; '.join(changed)}", flush=True)
     return checkpoints
@@ -173,7 +178,7 @@ def is_trained(config: Config) -> bool:
     """Whether the run of these settings has come to its end: then there is nothing to start."""
     run_dir = config.directory
     stored = runs.stored_config(run_dir)
-    changed = stored is None or identity.changed_settings(stored, asdict(config))
+    changed = stored is None or identity.changed_settings(stored, asdict(config), defaults())
     return not changed and runs.finished_step(run_dir) >= config.trainer.steps
 
 

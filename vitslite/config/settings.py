@@ -16,7 +16,11 @@ from vitslite.training.settings import TrainerSettings
 
 @dataclass
 class Config:
-    """One group of settings per part; configs/train.yaml composes it, `build.parse` checks it."""
+    """One group of settings per part; configs/train.yaml composes it, `build.parse` checks it.
+
+    The default of a setting is what the code did before there was one, for runs from then lack it and are read with the
+    default (identity.py, `build.parse`). Recipes, in configs/, change it for new runs.
+    """
 
     seed: int = 0
     name: str | None = None  # of the run; default: made from the overrides
