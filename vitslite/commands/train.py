@@ -28,7 +28,7 @@ def train(config: Config, overrides: list[str]) -> Trainer:
             checkpoints = build.checkpoints(config, corpus, device)
             build.write_settings(config, corpus)
             with build.tracker(config, run_dir, overrides) as tracker:
-                observer = RunObserver(data, objective, recogniser, tracker, device)
+                observer = RunObserver(data, objective, recogniser, config.synthesis, tracker, device)
                 trainer = Trainer(config.trainer, model, discriminator, objective, data, observer, checkpoints, device)
                 trainer.fit()
         messages.conclude(config, trainer, observer)

@@ -13,6 +13,7 @@ FREE_SETTINGS = (
     "trainer.compile",
     "tracking",
     "validation",
+    "synthesis",
     "data.n_workers",
     "data.root",
     "data.cache",

@@ -6,6 +6,7 @@ from pathlib import Path
 from vitslite.audio import AudioSettings
 from vitslite.datasets.corpus import DataSettings
 from vitslite.model.discriminators import DiscriminatorSettings
+from vitslite.model.synthesis import SynthesisSettings
 from vitslite.model.vits import ModelSettings
 from vitslite.monitoring.tracking import TrackingSettings
 from vitslite.monitoring.validation import ValidationSettings
@@ -31,6 +32,7 @@ class Config:
     data: DataSettings = field(default_factory=DataSettings)
     audio: AudioSettings = field(default_factory=AudioSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
+    synthesis: SynthesisSettings = field(default_factory=SynthesisSettings)
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     discriminator: DiscriminatorSettings = field(default_factory=DiscriminatorSettings)
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
