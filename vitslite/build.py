@@ -33,6 +33,7 @@ from vitslite.monitoring.tracking import Tracker
 from vitslite.objectives.objective import Objective
 from vitslite.text.frontend import Frontend
 from vitslite.training.checkpoint import Checkpoints
+from vitslite.training.warm_start import WarmStart
 
 VALIDATION_BATCH = 16  # utterances; a constant, so that data.batch_size does not change the validation losses
 N_SAMPLES = 3  # validation sentences with wavs and figures
@@ -135,6 +136,13 @@ def discriminator(config: Config) -> Discriminator | None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(randomness.key(config.seed, "discriminator"))
         return build_discriminator(config.discriminator)
+
+
+def warm_start(config: Config) -> WarmStart | None:
+    """The voice that a new run begins from; None without one, and where the run goes on: it is then read no more."""
+    source = config.trainer.init_from
+    is_resumed = (config.directory / runs.CHECKPOINTS / "last.pt").exists()
+    return None if source is None or is_resumed else WarmStart(source, config.audio)
 
 
 def objective(config: Config) -> Objective:

@@ -30,7 +30,7 @@ class Synthesizer:
     def __init__(self, source: str | Path, device: str = "cpu"):
         if device == "cuda" and not torch.cuda.is_available():
             raise ValueError("--device cuda, but torch sees no GPU here: use --device cpu")
-        self.path = find_checkpoint(Path(source))
+        self.path = checkpoint.find(Path(source))
         stored = checkpoint.read(self.path)
         self.step = stored["step"]
         self.config = build.parse(stored["config"], [])
@@ -72,19 +72,6 @@ class Synthesizer:
         for wav, n_samples in zip(spoken.audio.float().cpu().numpy(), spoken.audio_lengths.tolist(), strict=True):
             pieces += [wav[0, :n_samples], pause]
         return np.concatenate(pieces[:-1])
-
-
-def find_checkpoint(source: Path) -> Path:
-    """The checkpoint file that `source` means. ValueError when there is none."""
-    if source.is_file():
-        return source
-    for name in ("best.pt", "last.pt"):
-        path = source / "checkpoints" / name
-        if path.is_file():
-            return path
-    if not source.exists():
-        raise ValueError(f"{source}: no such run directory or checkpoint")
-    raise ValueError(f"{source}: no checkpoint in {source / 'checkpoints'}; train first: vitslite train")
 
 
 def run_of(source: Path) -> Path:

@@ -165,5 +165,7 @@ def explain(error: Exception) -> str:
     text = text.split("Config search path")[0]  # where Hydra looked is never the point
     if cause is not error:
         text += f": {str(cause).splitlines()[0]}"
+    if "mismatched input '='" in text:
+        text += "; a value that has a = in it needs quotes: \"KEY='VALUE'\""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return "; ".join(line for line in lines if not line.startswith(("full_key", "object_type", "reference_type")))
