@@ -33,6 +33,7 @@ from vitslite.monitoring.tracking import Tracker
 from vitslite.objectives.objective import Objective
 from vitslite.text.frontend import Frontend
 from vitslite.training.checkpoint import Checkpoints
+from vitslite.training.warm_start import WarmStart
 
 VALIDATION_BATCH = 16  # utterances; a constant, so that data.batch_size does not change the validation losses
 N_SAMPLES = 3  # validation sentences with wavs and figures
@@ -68,9 +69,14 @@ def parse(cfg: DictConfig | dict[str, Any], overrides: list[str], sweep: str | N
     return config
 
 
+def defaults() -> dict[str, Any]:
+    """The defaults of the dataclasses, without configs/: what the settings of an older run are completed with."""
+    return asdict(Config())
+
+
 def known_keys() -> list[str]:
     """Every key of the configuration, as one types it."""
-    return list(identity.flatten(asdict(Config())))
+    return list(identity.flatten(defaults()))
 
 
 def unknown_key(key: str) -> str:
@@ -132,6 +138,13 @@ def discriminator(config: Config) -> Discriminator | None:
         return build_discriminator(config.discriminator)
 
 
+def warm_start(config: Config) -> WarmStart | None:
+    """The voice that a new run begins from; None without one, and where the run goes on: it is then read no more."""
+    source = config.trainer.init_from
+    is_resumed = (config.directory / runs.CHECKPOINTS / "last.pt").exists()
+    return None if source is None or is_resumed else WarmStart(source, config.audio)
+
+
 def objective(config: Config) -> Objective:
     return Objective(config.objective, config.audio, config.model.segment_frames)
 
@@ -163,7 +176,7 @@ def checkpoints(config: Config, corpus: Corpus, device: torch.device) -> Checkpo
     }
     checkpoints = Checkpoints(config.directory, header)
     if checkpoints.found is not None:
-        changed = identity.check_resumable(checkpoints.found, header, checkpoints.last)
+        changed = identity.check_resumable(checkpoints.found, header, checkpoints.last, defaults())
         if changed and distributed.is_main():
             print(f"note: going on in another environment, so not bit for bit: {'; '.join(changed)}", flush=True)
     return checkpoints
@@ -173,7 +186,7 @@ def is_trained(config: Config) -> bool:
     """Whether the run of these settings has come to its end: then there is nothing to start."""
     run_dir = config.directory
     stored = runs.stored_config(run_dir)
-    changed = stored is None or identity.changed_settings(stored, asdict(config))
+    changed = stored is None or identity.changed_settings(stored, asdict(config), defaults())
     return not changed and runs.finished_step(run_dir) >= config.trainer.steps
 
 

@@ -17,9 +17,11 @@ PAUSE_SECONDS = 0.2  # between the sentences of a text
 
 @dataclass(frozen=True)
 class SpeakSettings:
-    seed: int = 0
-    noise_scale: float = 0.667  # of the prior; 0 is its mean
-    duration_noise_scale: float = 0.8  # of stochastic durations
+    """How a text is spoken; `Synthesizer.speak_settings` gives the voice's own."""
+
+    seed: int
+    noise_scale: float  # of the prior; 0 is its mean
+    duration_noise_scale: float  # of stochastic durations
 
 
 class Synthesizer:
@@ -28,7 +30,7 @@ class Synthesizer:
     def __init__(self, source: str | Path, device: str = "cpu"):
         if device == "cuda" and not torch.cuda.is_available():
             raise ValueError("--device cuda, but torch sees no GPU here: use --device cpu")
-        self.path = find_checkpoint(Path(source))
+        self.path = checkpoint.find(Path(source))
         stored = checkpoint.read(self.path)
         self.step = stored["step"]
         self.config = build.parse(stored["config"], [])
@@ -38,6 +40,17 @@ class Synthesizer:
         self.model.eval().to(device)
         self.device = torch.device(device)
         self.sample_rate = self.config.audio.sample_rate
+
+    def speak_settings(
+        self, seed: int = 0, noise_scale: float | None = None, duration_noise_scale: float | None = None
+    ) -> SpeakSettings:
+        """What is given; where that is None, the voice's own: `synthesis` of the settings it was trained with."""
+        own = self.config.synthesis
+        return SpeakSettings(
+            seed=seed,
+            noise_scale=own.noise_scale if noise_scale is None else noise_scale,
+            duration_noise_scale=own.duration_noise_scale if duration_noise_scale is None else duration_noise_scale,
+        )
 
     def speak(self, text: str, settings: SpeakSettings, speed: float = 1.0) -> Float[np.ndarray, " S"]:
         """Audio in [-1, 1] at `sample_rate`. The same text and seed give the same samples; speed 2 is twice as fast.
@@ -59,19 +72,6 @@ class Synthesizer:
         for wav, n_samples in zip(spoken.audio.float().cpu().numpy(), spoken.audio_lengths.tolist(), strict=True):
             pieces += [wav[0, :n_samples], pause]
         return np.concatenate(pieces[:-1])
-
-
-def find_checkpoint(source: Path) -> Path:
-    """The checkpoint file that `source` means. ValueError when there is none."""
-    if source.is_file():
-        return source
-    for name in ("best.pt", "last.pt"):
-        path = source / "checkpoints" / name
-        if path.is_file():
-            return path
-    if not source.exists():
-        raise ValueError(f"{source}: no such run directory or checkpoint")
-    raise ValueError(f"{source}: no checkpoint in {source / 'checkpoints'}; train first: vitslite train")
 
 
 def run_of(source: Path) -> Path:

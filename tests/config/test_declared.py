@@ -15,7 +15,7 @@ from vitslite.config.settings import Config
 FREE_TEXT = {  # whatever one likes, or what only a package, a file or a run knows
     *("name", "run_dir", "text.voice", "text.symbols", "data.root", "data.cache", "data.demo_voice"),
     *("trainer.best_metric", "validation.recogniser", "tracking.project", "tracking.entity", "tracking.group"),
-    *("tracking.job_type", "tracking.tags"),
+    *("tracking.job_type", "tracking.tags", "trainer.init_from"),
 }
 
 

@@ -16,7 +16,7 @@ def header(**config):
 def test_other_settings_are_refused_and_named():
     with pytest.raises(ValueError, match=r"last\.pt was trained with other settings: a\.b=1 \(now 2\).*name="):
         check_resumable(header(), header(a={"b": 2}), PATH)
-    with pytest.raises(ValueError, match=r"d=1 \(now None\).* and 1 more"):
+    with pytest.raises(ValueError, match=r"d=1 \(now unknown\).* and 1 more"):
         check_resumable(header(a={"b": 1, "c": 1, "d": 1, "e": 1, "f": 1}), header(), PATH)
 
 
@@ -37,3 +37,32 @@ def test_a_group_is_free_with_all_its_settings():
     flat = dict.fromkeys(FREE_SETTINGS, 1)
     assert changed_settings(flat, dict.fromkeys(FREE_SETTINGS, 2)) == []
     assert flatten({"a": {"b": 1, "c": {"d": 2}}}) == {"a.b": 1, "a.c.d": 2}
+
+
+DEFAULTS = {"a": {"b": 1, "new": 0.5}, "trainer": {"steps": 9}, "text": {"units": "phones", "new": False}}
+
+
+def test_a_run_from_before_a_setting_has_its_default():
+    """In both directions, and nested; null is a value like others; what neither side has is no change."""
+    old, now = {"a": {"b": 1}}, {"a": {"b": 1, "new": 0.5}}
+    assert changed_settings(old, now, DEFAULTS) == changed_settings(now, old, DEFAULTS) == []
+    assert changed_settings(old, {"a": {"b": 1, "new": 0.7}}, DEFAULTS) == ["a.new=0.5 (now 0.7)"]
+    assert changed_settings({"a": {"b": 1, "new": None}}, now, DEFAULTS) == ["a.new=None (now 0.5)"]
+    assert changed_settings(old, now) == ["a.new=unknown (now 0.5)"]  # planted: without the defaults it is refused
+    assert check_resumable(header(), header(a={"b": 1, "new": 0.5}), PATH, DEFAULTS) == []
+
+
+@pytest.mark.parametrize("value", [1, None])
+def test_a_setting_that_is_no_more_is_a_change(value):
+    assert changed_settings({"a": {"gone": value}}, {}, DEFAULTS) == [f"a.gone={value} (now unknown)"]
+
+
+def test_a_frontend_from_before_a_setting_has_its_default():
+    old, now, other = (
+        {"frontend": {"settings": {"units": "phones"} | more, "vocabulary": ["_", "a"]}}
+        for more in ({}, {"new": False}, {"new": True})
+    )
+    assert check_resumable(header() | old, header() | now, PATH, DEFAULTS) == []
+    for stored, header_now, defaults in ((old, other, DEFAULTS), (old, now, {})):
+        with pytest.raises(ValueError, match="the frontend differs"):
+            check_resumable(header() | stored, header() | header_now, PATH, defaults)

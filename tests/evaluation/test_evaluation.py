@@ -19,7 +19,7 @@ from vitslite.evaluation.scoring import Scorer, estimate, summarise, table
 from vitslite.evaluation.voice import VoiceEvaluator
 from vitslite.metrics.recognition import build_recogniser
 from vitslite.monitoring.validation import Validator
-from vitslite.synthesis import SpeakSettings, Synthesizer
+from vitslite.synthesis import Synthesizer
 from vitslite.training import checkpoint
 
 RATE = 22050  # of the demo corpus
@@ -162,7 +162,7 @@ def test_a_table_has_every_measure_once():
 def evaluated(voice_path, recogniser, n=5, split="validation", **settings):
     voice = Synthesizer(voice_path)
     corpus = build.corpus(voice.config, voice.frontend)
-    evaluator = VoiceEvaluator(voice, recogniser, SpeakSettings(**settings))
+    evaluator = VoiceEvaluator(voice, recogniser, voice.speak_settings(**settings))
     return collect(evaluator.score(getattr(corpus, split)[:n]), {}), evaluator
 
 
@@ -199,7 +199,9 @@ def test_alignment_and_kl_are_those_of_training_validation(voice_path):
     voice = Synthesizer(voice_path)
     corpus = build.corpus(voice.config, voice.frontend)
     data = build.data(voice.config, corpus)
-    validator = Validator(data, build.objective(voice.config), None, torch.device("cpu"), voice_path)
+    validator = Validator(
+        data, build.objective(voice.config), None, voice.config.synthesis, torch.device("cpu"), voice_path
+    )
     wanted = validator.losses(voice.model)
     evaluation, _ = evaluated(voice_path, None, n=None, seed=voice.config.seed)
     model = evaluation.estimates["model"]
@@ -213,7 +215,9 @@ def test_validation_hears_what_evaluation_hears_in_the_recordings(voice_path, re
     voice = Synthesizer(voice_path)
     corpus = build.corpus(voice.config, voice.frontend)
     data = build.data(voice.config, corpus)
-    validator = Validator(data, build.objective(voice.config), recogniser, torch.device("cpu"), voice_path)
+    validator = Validator(
+        data, build.objective(voice.config), recogniser, voice.config.synthesis, torch.device("cpu"), voice_path
+    )
     rates = validator.intelligibility(voice.model)
     evaluation, _ = evaluated(voice_path, recogniser, n=voice.config.validation.n_heard)
     assert rates["val/wer/recording"] == evaluation.estimates["recording"]["word_error_rate"].value
@@ -223,6 +227,57 @@ def test_validation_hears_what_evaluation_hears_in_the_recordings(voice_path, re
     shown = json.loads((voice_path / "samples" / "step_000000" / "samples.json").read_text())
     assert {s["text"] for s in shown} == {u.text for u in corpus.validation[: len(shown)]}
     assert all(set(s["heard"]) == {"recording", "copy", "spoken"} for s in shown)
+
+
+# ------------------------------------------------------------------------------------------------- how a voice speaks
+
+
+def with_settings(voice_path, **synthesis):
+    """The voice as if trained with these; with none, as from before there were any."""
+    path = voice_path / "checkpoints" / "best.pt"
+    stored = checkpoint.read(path)
+    stored["config"].pop("synthesis", None)
+    stored["config"] |= {"synthesis": synthesis} if synthesis else {}
+    checkpoint.write(path, stored)
+    return Synthesizer(voice_path)
+
+
+def test_a_voice_speaks_by_its_own_settings(voice_path):
+    old = with_settings(voice_path).speak_settings()
+    assert (old.seed, old.noise_scale, old.duration_noise_scale) == (0, 0.667, 0.8)
+    voice = with_settings(voice_path, noise_scale=0.25, duration_noise_scale=0.5)
+    own, asked = voice.speak_settings(1), voice.speak_settings(1, duration_noise_scale=0.0)
+    assert (own.seed, own.noise_scale, own.duration_noise_scale) == (1, 0.25, 0.5)
+    assert (asked.seed, asked.noise_scale, asked.duration_noise_scale) == (1, 0.25, 0.0)
+
+
+def test_validation_speaks_by_the_settings_of_the_run(voice_path):
+    """Its wavs against `VITS.infer` at these scales; at the default ones, planted, they are others."""
+    voice = with_settings(voice_path, noise_scale=0.1, duration_noise_scale=0.0)
+    data = build.data(voice.config, build.corpus(voice.config, voice.frontend))
+    own = voice.config.synthesis
+    validator = Validator(data, build.objective(voice.config), None, own, torch.device("cpu"), voice_path)
+    validator.samples(voice.model, 0)
+    batch = data.samples
+    wanted = voice.model.infer(batch.tokens, batch.token_lengths, batch.keys, 0.1, 0.0)
+    planted = voice.model.infer(batch.tokens, batch.token_lengths, batch.keys)
+    for i, name in enumerate(batch.ids):
+        found = (voice_path / "samples" / "step_000000" / f"{name}_spoken.wav").read_bytes()
+        for spoken, is_same in ((wanted, True), (planted, False)):
+            wav = spoken.audio[i, 0, : int(spoken.audio_lengths[i])].numpy()
+            audio.write_wav(voice_path / "expected.wav", wav, voice.sample_rate)
+            assert (found == (voice_path / "expected.wav").read_bytes()) is is_same
+
+
+@pytest.mark.parametrize(
+    ("options", "scales"), [([], (0.25, 0.5)), (["--noise-scale", "0.5", "--duration-noise-scale", "0"], (0.5, 0.0))]
+)
+def test_an_evaluation_says_how_the_voice_spoke(monkeypatch, voice_path, options, scales):
+    with_settings(voice_path, noise_scale=0.25, duration_noise_scale=0.5)
+    common = (voice_path, "--limit", 1, "--examples", 0, "--recogniser", "none")
+    assert command(monkeypatch, *common, *options) == 0
+    stored = json.loads((voice_path / "evaluation" / "test" / "evaluation.json").read_text())
+    assert (stored["noise_scale"], stored["duration_noise_scale"]) == scales
 
 
 # ------------------------------------------------------------------------------------------------------ the command

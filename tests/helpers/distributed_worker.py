@@ -36,7 +36,8 @@ def main(out: Path, run_dir: Path, cache: Path, fault: str, overrides: list[str]
         with torch.no_grad():  # away from the zeros that the couplings start with, where gradients vanish
             for parameter in model.parameters():
                 parameter.add_(0.05 * torch.randn_like(parameter))
-        observer = RunObserver(data, objective, None, build.tracker(config, Path(config.run_dir), overrides), device)
+        tracker = build.tracker(config, Path(config.run_dir), overrides)
+        observer = RunObserver(data, objective, None, config.synthesis, tracker, device)
         checkpoints = build.checkpoints(config, corpus, device)
         discriminator = build.discriminator(config)
         trainer = Trainer(config.trainer, model, discriminator, objective, data, observer, checkpoints, device)

@@ -11,7 +11,7 @@ from common import differences, losses, without_header
 from omegaconf import open_dict
 
 import train
-from vitslite import build
+from vitslite import build, runs
 from vitslite.training import checkpoint, optimization
 from vitslite.training.optimization import Guard
 from vitslite.training.trainer import Trainer
@@ -234,6 +234,31 @@ def test_a_run_of_other_settings_is_not_continued(compose, tmp_path):
     run(compose, tmp_path, "a", "trainer.steps=2")
     with pytest.raises(ValueError, match=r"objective\.kl=half_analytic \(now monte_carlo\).*name="):
         run(compose, tmp_path, "a", "trainer.steps=4", "objective.kl=monte_carlo")
+
+
+def test_a_run_from_before_a_setting_goes_on(compose, tmp_path, monkeypatch):
+    """Settings taken out of what a run has left: where its default is typed it is the same run, else another one."""
+    first = ["trainer.steps=2", "trainer.sample_every_steps=0"]
+    run(compose, tmp_path, "old", *first)
+    path = tmp_path / "old" / "checkpoints" / "last.pt"
+    stored, config = checkpoint.read(path), runs.stored_config(tmp_path / "old")
+    for settings in (stored["config"], config):
+        del settings["objective"]["log_det"], settings["text"]["edges"]
+    del stored["frontend"]["settings"]["edges"]
+    checkpoint.write(path, stored)
+    runs.write_config(tmp_path / "old", config)
+
+    def parsed(*overrides):
+        return build.parse(compose("trainer.ema_decay=0.9", f"run_dir={tmp_path / 'old'}", *overrides), [])
+
+    assert build.is_trained(parsed(*first)) and not build.is_trained(parsed(*first, "text.edges=false"))
+    with pytest.raises(ValueError, match=r"objective\.log_det=include \(now drop\)"):
+        run(compose, tmp_path, "old", "trainer.steps=3", "objective.log_det=drop")
+    assert run(compose, tmp_path, "old", "trainer.steps=3")["step"] == 3
+    checkpoint.write(path, stored)
+    monkeypatch.setattr(build, "defaults", dict)  # planted: what a run lacks counts as changed
+    with pytest.raises(ValueError, match=r"objective\.log_det=unknown"):
+        run(compose, tmp_path, "old", "trainer.steps=3")
 
 
 def test_ema_is_the_weighted_mean_of_the_past():

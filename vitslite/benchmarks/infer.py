@@ -9,7 +9,8 @@ from vitslite.benchmarks.corpus import N_SYMBOLS, n_tokens_of
 from vitslite.benchmarks.result import Section, ratio, times
 from vitslite.benchmarks.step import BASE, NO_WEIGHT_NORM
 from vitslite.benchmarks.timing import Call, Settings, timed
-from vitslite.model.vits import VITS, Synthesis
+from vitslite.model.synthesis import Synthesis
+from vitslite.model.vits import VITS
 
 
 def run(settings: Settings, frames: int, model: str, overrides: list[str]) -> list[Section]:

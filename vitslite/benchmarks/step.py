@@ -132,7 +132,7 @@ def build_trainer(
     """As train.py makes it, without a recogniser."""
     config.run_dir = str(run_dir)
     objective, data = build.objective(config), build.data(config, corpus)
-    observer = RunObserver(data, objective, None, build.tracker(config, run_dir, []), device)
+    observer = RunObserver(data, objective, None, config.synthesis, build.tracker(config, run_dir, []), device)
     model = build.model(config, corpus.frontend.n_symbols)
     checkpoints = build.checkpoints(config, corpus, device)
     return kind(config.trainer, model, build.discriminator(config), objective, data, observer, checkpoints, device)

@@ -16,7 +16,7 @@ from vitslite import build, distributed
 from vitslite.config import naming
 from vitslite.experiments import sweeps
 from vitslite.experiments.sweeps import Job, Sweep
-from vitslite.synthesis import SpeakSettings
+from vitslite.synthesis import SpeakSettings, Synthesizer
 
 USER_ERRORS = (ValueError, FloatingPointError, OSError)
 EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
@@ -130,15 +130,16 @@ def run_script(main: Callable[[argparse.Namespace], None], parser: argparse.Argu
 
 def add_speaking(p: argparse.ArgumentParser) -> None:
     """Options: how a voice speaks, for `speak_settings`, and on which device."""
-    s = SpeakSettings()
-    p.add_argument("--seed", type=int, default=s.seed)
-    p.add_argument("--noise-scale", type=float, default=s.noise_scale, help="of the prior; 0 is its mean")
-    p.add_argument("--duration-noise-scale", type=float, default=s.duration_noise_scale, help="of stochastic durations")
+    p.add_argument("--seed", type=int, default=0)
+    own = "(the voice's own, from synthesis.* of its settings)"
+    p.add_argument("--noise-scale", type=float, help=f"of the prior; 0 is its mean {own}")
+    p.add_argument("--duration-noise-scale", type=float, help=f"of stochastic durations {own}")
     p.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
 
 
-def speak_settings(arguments: argparse.Namespace) -> SpeakSettings:
-    return SpeakSettings(arguments.seed, arguments.noise_scale, arguments.duration_noise_scale)
+def speak_settings(arguments: argparse.Namespace, voice: Synthesizer) -> SpeakSettings:
+    """What was typed, and for the rest the voice's own."""
+    return voice.speak_settings(arguments.seed, arguments.noise_scale, arguments.duration_noise_scale)
 
 
 def refuse_file(folder: Path) -> None:
@@ -164,5 +165,7 @@ def explain(error: Exception) -> str:
     text = text.split("Config search path")[0]  # where Hydra looked is never the point
     if cause is not error:
         text += f": {str(cause).splitlines()[0]}"
+    if "mismatched input '='" in text:
+        text += "; a value that has a = in it needs quotes: \"KEY='VALUE'\""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return "; ".join(line for line in lines if not line.startswith(("full_key", "object_type", "reference_type")))

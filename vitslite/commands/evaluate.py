@@ -56,7 +56,7 @@ def evaluate_run(arguments: argparse.Namespace) -> None:
     # A fixed order that has nothing to do with the corpus's own: the first ones are a fair sample.
     utterances = sorted(everything, key=lambda u: randomness.key(0, "evaluation", u.id))[: arguments.limit]
     about = describe(voice, recogniser, arguments) | {"split": split, "n_split": len(everything)}
-    evaluator = VoiceEvaluator(voice, recogniser, console.speak_settings(arguments))
+    evaluator = VoiceEvaluator(voice, recogniser, console.speak_settings(arguments, voice))
     output = make_output(arguments, voice, split)
     scored = leave_behind(evaluator.score(utterances), len(utterances), output, arguments.examples, evaluator.scorer)
     evaluation = collect(scored, about)
@@ -75,7 +75,7 @@ def evaluate_texts(arguments: argparse.Namespace) -> None:
         print("note: of this voice the recogniser understands only sentences of the demo's grammar")
     texts = folder.read_texts(arguments.texts, voice.frontend)
     scorer = Scorer(voice.config.audio, recogniser)
-    scored = folder.score_texts(voice, texts[: arguments.limit], scorer, console.speak_settings(arguments))
+    scored = folder.score_texts(voice, texts[: arguments.limit], scorer, console.speak_settings(arguments, voice))
     output = make_output(arguments, voice, f"texts-{arguments.texts.stem}")
     kept = leave_behind(scored, len(texts[: arguments.limit]), output, arguments.examples, scorer)
     about = describe(voice, recogniser, arguments) | {"texts": str(arguments.texts), "n_texts": len(texts)}
@@ -125,7 +125,7 @@ def describe(
         "data_root": voice.config.data.root,
         "recogniser": recogniser and recogniser.name,
         "device": arguments.device,
-        **vars(console.speak_settings(arguments)),
+        **vars(console.speak_settings(arguments, voice)),
     }
 
 

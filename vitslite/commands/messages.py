@@ -16,9 +16,14 @@ from vitslite.training.trainer import Trainer
 
 
 def announce(
-    config: build.Config, device: torch.device, corpus: Corpus, model: nn.Module, discriminator: nn.Module | None
+    config: build.Config,
+    device: torch.device,
+    corpus: Corpus,
+    model: nn.Module,
+    discriminator: nn.Module | None,
+    taken: str | None,
 ) -> None:
-    """What is about to be trained on what, and where the recipe departs from the theory."""
+    """What is about to be trained on what, begun from what, and where the recipe departs from the theory."""
     if not distributed.is_main():
         return
     ranks = f", {distributed.world_size()} ranks" if distributed.world_size() > 1 else ""
@@ -27,6 +32,8 @@ def announce(
     parts = "  ".join(f"{name} {millions(part)}" for name, part in model.named_children())
     judge = f", discriminator {millions(discriminator)}" if discriminator else ""
     print(f"model {millions(model)} ({parts}){judge}; {corpus.frontend.n_symbols} symbols")
+    if taken is not None:
+        print(taken)
     for remark in rules.wrong_on_purpose(config):
         print(f"wrong on purpose: {remark}")
     for remark in rules.departures(config):

@@ -18,7 +18,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.output.exists() and not arguments.overwrite:
         raise ValueError(f"{arguments.output} exists: add --overwrite, or choose another -o")
     voice = Synthesizer(arguments.run, arguments.device)
-    wav = voice.speak(arguments.text, console.speak_settings(arguments), arguments.speed)
+    wav = voice.speak(arguments.text, console.speak_settings(arguments, voice), arguments.speed)
     audio.write_wav(arguments.output, wav, voice.sample_rate)
     print(f"{arguments.output}: {len(wav) / voice.sample_rate:.2f} s, {voice.sample_rate} Hz, from {voice.path}")
 

@@ -17,18 +17,20 @@ build.register_schema()
 def train(config: Config, overrides: list[str]) -> Trainer:
     """One run, from its settings and the overrides they came from."""
     with distributed.session(config.trainer.device, config.threads) as device:
+        start = build.warm_start(config)  # another voice to begin from, or None
         corpus = build.corpus(config)  # recordings, and text -> token ids
         data = build.data(config, corpus)  # step -> Batch
         model = build.model(config, corpus.frontend.n_symbols)  # Batch -> Outputs
         discriminator = build.discriminator(config)  # audio -> scores, or None
+        taken = start.load_into(model, discriminator, corpus.frontend) if start else None
         objective = build.objective(config)  # Outputs -> named losses
-        messages.announce(config, device, corpus, model, discriminator)
+        messages.announce(config, device, corpus, model, discriminator, taken)
         recogniser = build.recogniser(config)  # audio -> words, or None
         with build.run_directory(config) as run_dir:  # locked for this process
             checkpoints = build.checkpoints(config, corpus, device)
             build.write_settings(config, corpus)
             with build.tracker(config, run_dir, overrides) as tracker:
-                observer = RunObserver(data, objective, recogniser, tracker, device)
+                observer = RunObserver(data, objective, recogniser, config.synthesis, tracker, device)
                 trainer = Trainer(config.trainer, model, discriminator, objective, data, observer, checkpoints, device)
                 trainer.fit()
         messages.conclude(config, trainer, observer)

@@ -13,6 +13,7 @@ FREE_SETTINGS = (
     "trainer.compile",
     "tracking",
     "validation",
+    "synthesis",
     "data.n_workers",
     "data.root",
     "data.cache",
@@ -35,29 +36,42 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def changed_settings(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """'key=old (now new)' for every setting that differs and is not free to."""
-    old, new = flatten(stored), flatten(now)
-    keys = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
-    return [f"{k}={old.get(k)} (now {new.get(k)})" for k in keys if not is_free(k)]
+def changed_settings(stored: dict[str, Any], now: dict[str, Any], defaults: dict[str, Any] | None = None) -> list[str]:
+    """'key=old (now new)' for every setting that differs and is not free to.
+
+    A setting that one side lacks has its value of `defaults`, those of the schema: the code from before it did what its
+    default does. One that the schema no longer knows is a change, whatever its value: the code that read it is gone.
+    """
+    old, new = (flatten(defaults or {}) | flatten(config) for config in (stored, now))
+    keys = [k for k in sorted(old.keys() | new.keys()) if k not in old or k not in new or old[k] != new[k]]
+    return [f"{k}={old.get(k, 'unknown')} (now {new.get(k, 'unknown')})" for k in keys if not is_free(k)]
 
 
-def check_resumable(stored: dict[str, Any], header: dict[str, Any], path: Path) -> list[str]:
+def check_resumable(
+    stored: dict[str, Any], header: dict[str, Any], path: Path, defaults: dict[str, Any] | None = None
+) -> list[str]:
     """What of the environment has changed since the checkpoint `stored` at `path` was written.
 
-    ValueError where its settings or its data are not those of `header`: it is another run.
+    ValueError where its settings, or else the `defaults` of the schema, or its data are not those of `header`: it is
+    another run.
     """
-    changed = changed_settings(stored["config"], header["config"])
+    defaults = defaults or {}
+    changed = changed_settings(stored["config"], header["config"], defaults)
     if changed:
         raise ValueError(
             f"{path} was trained with other settings: {'; '.join(changed[:3])}"
             f"{f' and {len(changed) - 3} more' if len(changed) > 3 else ''}. "
             "Give the new run a name of its own (name=...), or restore the settings to go on"
         )
+    known = {"frontend": {"settings": defaults.get("text", {})}}  # a frontend's state holds the settings of the text
     for part in ("frontend", "corpus"):
-        if stored.get(part) != header.get(part):
+        if _completed(stored.get(part), known.get(part)) != _completed(header.get(part), known.get(part)):
             raise ValueError(
                 f"{path} was trained on other data (the {part} differs): give the new run a name of its own "
                 "(name=...), or restore the data to go on"
             )
     return changed_settings(stored.get("environment", {}), header["environment"])
+
+
+def _completed(part: Any, defaults: dict[str, Any] | None) -> Any:
+    return flatten(defaults) | flatten(part) if defaults is not None and isinstance(part, dict) else part

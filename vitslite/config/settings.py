@@ -6,6 +6,7 @@ from pathlib import Path
 from vitslite.audio import AudioSettings
 from vitslite.datasets.corpus import DataSettings
 from vitslite.model.discriminators import DiscriminatorSettings
+from vitslite.model.synthesis import SynthesisSettings
 from vitslite.model.vits import ModelSettings
 from vitslite.monitoring.tracking import TrackingSettings
 from vitslite.monitoring.validation import ValidationSettings
@@ -16,7 +17,11 @@ from vitslite.training.settings import TrainerSettings
 
 @dataclass
 class Config:
-    """One group of settings per part; configs/train.yaml composes it, `build.parse` checks it."""
+    """One group of settings per part; configs/train.yaml composes it, `build.parse` checks it.
+
+    The default of a setting is what the code did before there was one, for runs from then lack it and are read with the
+    default (identity.py, `build.parse`). Recipes, in configs/, change it for new runs.
+    """
 
     seed: int = 0
     name: str | None = None  # of the run; default: made from the overrides
@@ -27,6 +32,7 @@ class Config:
     data: DataSettings = field(default_factory=DataSettings)
     audio: AudioSettings = field(default_factory=AudioSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
+    synthesis: SynthesisSettings = field(default_factory=SynthesisSettings)
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     discriminator: DiscriminatorSettings = field(default_factory=DiscriminatorSettings)
     trainer: TrainerSettings = field(default_factory=TrainerSettings)

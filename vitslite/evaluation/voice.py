@@ -29,7 +29,7 @@ from vitslite.metrics.acoustics import log_mel_l1
 from vitslite.metrics.alignment import onset_errors
 from vitslite.metrics.recognition import NotInstalledError, Recogniser, WordAligner
 from vitslite.model import alignment
-from vitslite.model.vits import Synthesis
+from vitslite.model.synthesis import Synthesis
 from vitslite.objectives import kl
 from vitslite.synthesis import SpeakSettings, Synthesizer
 from vitslite.tensors import Batch, Outputs

@@ -15,7 +15,14 @@ from vitslite.runs import Points, Row, last_values, points, read_rows
 
 NAMES = ("seed", "name", "run_dir", "variant", "tracking", "version", "commit")  # these tell runs apart, not variants
 # Free to change within a run, and yet other figures come of it.
-MATTERS = ("trainer.steps", "data.root", "validation.n_heard", "validation.recogniser")
+MATTERS = (
+    "trainer.steps",
+    "data.root",
+    "validation.n_heard",
+    "validation.recogniser",
+    "synthesis.noise_scale",
+    "synthesis.duration_noise_scale",
+)
 WHAT_TO_TYPE = (
     "give run directories, a folder of runs (runs/), a sweep (runs/sweeps/NAME) or wandb:ENTITY/PROJECT; a run has a "
     "config.yaml in its directory"

@@ -25,6 +25,7 @@ from vitslite.model.decoders import DecoderSettings, build_decoder
 from vitslite.model.durations import ROUNDINGS, DurationSettings, build_durations
 from vitslite.model.flows import Flow, FlowSettings
 from vitslite.model.posterior_encoder import LOG_MEL_MEAN, PosteriorEncoder, PosteriorEncoderSettings
+from vitslite.model.synthesis import Synthesis, SynthesisSettings
 from vitslite.model.text_encoder import TextEncoder, TextEncoderSettings
 from vitslite.tensors import Batch, Gaussian, Latents, Outputs, Prior, SoftGaussian, sequence_mask, slice_segments
 
@@ -43,16 +44,6 @@ class ModelSettings:
     alignment: AlignmentSettings = field(default_factory=AlignmentSettings)
     duration: DurationSettings = field(default_factory=DurationSettings)
     decoder: DecoderSettings = field(default_factory=DecoderSettings)
-
-
-@dataclass(frozen=True)
-class Synthesis:
-    """What `VITS.infer` returns. Everything is zero beyond the end of each utterance."""
-
-    audio: Float[Tensor, "B 1 S"]
-    audio_lengths: Int[Tensor, " B"]  # samples
-    durations: Int[Tensor, "B L"]  # frames per token
-    z: Float[Tensor, "B D T"]
 
 
 class VITS(nn.Module):
@@ -125,8 +116,8 @@ class VITS(nn.Module):
         tokens: Int[Tensor, "B L"],
         token_lengths: Int[Tensor, " B"],
         keys: Int[Tensor, " B"],
-        noise_scale: float = 0.667,
-        duration_noise_scale: float = 0.8,
+        noise_scale: float = SynthesisSettings.noise_scale,
+        duration_noise_scale: float = SynthesisSettings.duration_noise_scale,
         speed: float = 1.0,
         durations: Int[Tensor, "B L"] | None = None,
     ) -> Synthesis:

@@ -21,6 +21,7 @@ from vitslite.metrics.latents import latent_statistics, latent_sums
 from vitslite.metrics.probe import probe
 from vitslite.metrics.recognition import Recogniser
 from vitslite.metrics.verdict import verdict
+from vitslite.model.synthesis import SynthesisSettings
 from vitslite.model.vits import VITS, ModelSettings
 from vitslite.monitoring import figures, samples_page
 from vitslite.monitoring.tracking import Tracker
@@ -34,13 +35,19 @@ class RunObserver:
     """Writes to the tracker: the `training.observation.Observer` of train.py."""
 
     def __init__(
-        self, data: Data, objective: Objective, recogniser: Recogniser | None, tracker: Tracker, device: torch.device
+        self,
+        data: Data,
+        objective: Objective,
+        recogniser: Recogniser | None,
+        synthesis: SynthesisSettings,
+        tracker: Tracker,
+        device: torch.device,
     ):
         self.data = data
         self.objective = objective
         self.tracker = tracker
         self.device = device
-        self.validator = Validator(data, objective, recogniser, device, tracker.run_dir)
+        self.validator = Validator(data, objective, recogniser, synthesis, device, tracker.run_dir)
         self.sampled_metrics = list(SAMPLED_METRICS) if recogniser else []
         self.seen: dict[str, float] = {}  # of the step that is about to be logged
         self.probed: Int[Tensor, "B L"] | None = None  # durations at the last probe, to tell how many have changed

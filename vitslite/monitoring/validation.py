@@ -22,6 +22,7 @@ from vitslite.metrics.alignment import onset_errors, path_statistics
 from vitslite.metrics.latents import LatentSums, latent_statistics, latent_sums
 from vitslite.metrics.recognition import Recogniser
 from vitslite.model import alignment
+from vitslite.model.synthesis import SynthesisSettings
 from vitslite.model.vits import VITS
 from vitslite.monitoring import figures
 from vitslite.monitoring.samples_page import KINDS
@@ -42,11 +43,18 @@ class Validator:
     """Runs on the main rank alone. `model` is the average of the weights, if there is one, else as it is trained."""
 
     def __init__(
-        self, data: Data, objective: Objective, recogniser: Recogniser | None, device: torch.device, run_dir: Path
+        self,
+        data: Data,
+        objective: Objective,
+        recogniser: Recogniser | None,
+        synthesis: SynthesisSettings,
+        device: torch.device,
+        run_dir: Path,
     ):
         self.data, self.audio = data, data.audio
         self.objective = objective
         self.recogniser = recogniser
+        self.synthesis = synthesis
         self.device = device
         self.run_dir = run_dir
         self.utterances = {u.id: u for u in data.corpus.validation}
@@ -132,9 +140,10 @@ class Validator:
         return files
 
     def _recordings(self, model: VITS, batch: Batch) -> dict[str, dict[str, Float[np.ndarray, " _"]]]:
-        """name -> the recording, its copy, and its text spoken."""
+        """name -> the recording, its copy, and its text spoken as the voice's settings say."""
         copies = model.reconstruct(batch)
-        spoken = model.infer(batch.tokens, batch.token_lengths, batch.keys)
+        s = self.synthesis
+        spoken = model.infer(batch.tokens, batch.token_lengths, batch.keys, s.noise_scale, s.duration_noise_scale)
         wavs = {}
         for i, name in enumerate(batch.ids):
             n_samples = int(batch.frame_lengths[i]) * self.audio.hop_length

@@ -104,6 +104,19 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
+def find(source: Path) -> Path:
+    """The checkpoint file that `source` means. ValueError when there is none."""
+    if source.is_file():
+        return source
+    for name in ("best.pt", "last.pt"):
+        path = source / "checkpoints" / name
+        if path.is_file():
+            return path
+    if not source.exists():
+        raise ValueError(f"{source}: no such run directory or checkpoint")
+    raise ValueError(f"{source}: no checkpoint in {source / 'checkpoints'}; train first: vitslite train")
+
+
 def _verify(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:

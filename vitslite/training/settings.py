@@ -14,6 +14,8 @@ class TrainerSettings:
     steps: int = field(default=1000, metadata={"at_least": 1})
     # Stop early, as an interruption would; the same command without it goes on.
     stop_after_step: int | None = field(default=None, metadata={"at_least": 1})
+    # A run directory or a checkpoint whose weights a new run begins from (warm_start.py); null: from fresh ones.
+    init_from: str | None = None
     accumulate: int = field(default=1, metadata={"at_least": 1})  # micro-batches that share data.batch_size in a step
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     ema_decay: float = field(default=0.0, metadata={"at_least": 0, "below": 1})  # 0: off
