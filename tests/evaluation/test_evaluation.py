@@ -218,7 +218,7 @@ def test_validation_hears_what_evaluation_hears_in_the_recordings(voice_path, re
     validator = Validator(
         data, build.objective(voice.config), recogniser, voice.config.synthesis, torch.device("cpu"), voice_path
     )
-    rates = validator.intelligibility(voice.model)
+    rates = validator.hearing(voice.model)
     evaluation, _ = evaluated(voice_path, recogniser, n=voice.config.validation.n_heard)
     assert rates["val/wer/recording"] == evaluation.estimates["recording"]["word_error_rate"].value
     assert rates["val/cer/recording"] == evaluation.estimates["recording"]["character_error_rate"].value

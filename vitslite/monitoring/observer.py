@@ -25,7 +25,7 @@ from vitslite.model.synthesis import SynthesisSettings
 from vitslite.model.vits import VITS, ModelSettings
 from vitslite.monitoring import figures, samples_page
 from vitslite.monitoring.tracking import Tracker
-from vitslite.monitoring.validation import SAMPLED_METRICS, Validator
+from vitslite.monitoring.validation import SOUND_METRICS, WORD_METRICS, Validator
 from vitslite.objectives.objective import Objective
 from vitslite.tensors import Batch, Outputs
 from vitslite.training.observation import StepResult, Throughput
@@ -48,7 +48,7 @@ class RunObserver:
         self.tracker = tracker
         self.device = device
         self.validator = Validator(data, objective, recogniser, synthesis, device, tracker.run_dir)
-        self.sampled_metrics = list(SAMPLED_METRICS) if recogniser else []
+        self.sampled_metrics = [*SOUND_METRICS, *(WORD_METRICS if recogniser else ())] if data.wer_batches else []
         self.seen: dict[str, float] = {}  # of the step that is about to be logged
         self.probed: Int[Tensor, "B L"] | None = None  # durations at the last probe, to tell how many have changed
 
@@ -98,12 +98,12 @@ class RunObserver:
         return metrics
 
     def sample(self, step: int, model: VITS) -> dict[str, float]:
-        """Leave wavs, alignments, spectrograms and curves in the run directory and in W&B; log and give error rates."""
+        """Leave wavs, alignments, spectrograms and curves in the run directory and in W&B; log and give what was heard."""
         run_dir = self.tracker.run_dir
         files = self.validator.samples(model, step)
-        rates = self.validator.intelligibility(model)
-        if rates:
-            self.tracker.log(step, rates)
+        heard = self.validator.hearing(model)
+        if heard:
+            self.tracker.log(step, heard)
         rows = self.tracker.rows()
         shown = catalogue.chosen("curves", (key.removeprefix("val/") for row in rows for key in row))
         if shown:
@@ -113,7 +113,7 @@ class RunObserver:
             files["gradients"] = figures.gradient_matrix(run_dir / "gradients.png", probes[-1])
         self.tracker.media(step, files)
         samples_page.samples_page(run_dir, run_dir.name)
-        return rates
+        return heard
 
     def conclude(self, step: int, model: VITS) -> None:
         """What W&B shows of the run as a whole: beside the last value of each key the best ones, and the verdict."""

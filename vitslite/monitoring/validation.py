@@ -1,5 +1,5 @@
-"""Validation: losses on fixed noise, the alignment against the truth where it is known, what a recogniser understands,
-samples to see and hear.
+"""Validation: losses on fixed noise, the alignment against the truth where it is known, what a recogniser understands
+and how it sounds, samples to see and hear.
 
 The same utterances, noise and segments at every step and in every run (common random numbers), so that curves of two
 runs differ by the models alone.
@@ -7,6 +7,7 @@ runs differ by the models alone.
 
 import functools
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from vitslite.metrics import recognition
 from vitslite.metrics.alignment import onset_errors, path_statistics
 from vitslite.metrics.latents import LatentSums, latent_statistics, latent_sums
 from vitslite.metrics.recognition import Recogniser
+from vitslite.metrics.sound import Sound, sound
 from vitslite.model import alignment
 from vitslite.model.synthesis import SynthesisSettings
 from vitslite.model.vits import VITS
@@ -29,13 +31,14 @@ from vitslite.monitoring.samples_page import KINDS
 from vitslite.objectives.objective import Counts, Objective
 from vitslite.tensors import Batch
 
-SAMPLED_METRICS = tuple(f"val/{rate}/{kind}" for rate in ("wer", "cer") for kind in KINDS)
+SOUND_METRICS = tuple(f"val/sound/{name}/{kind}" for name in Sound._fields for kind in KINDS)
+WORD_METRICS = tuple(f"val/{rate}/{kind}" for rate in ("wer", "cer") for kind in KINDS)
 
 
 @dataclass
 class ValidationSettings:
     recogniser: str = "auto"  # of `vitslite evaluate`: auto, grammar, pocketsphinx, none, or a model
-    # Validation sentences whose words it looks for whenever samples are made; 0: no word error rates.
+    # Validation sentences that are listened to whenever samples are made: their words and their sound; 0: none.
     n_heard: int = field(default=20, metadata={"at_least": 0})
 
 
@@ -59,6 +62,7 @@ class Validator:
         self.run_dir = run_dir
         self.utterances = {u.id: u for u in data.corpus.validation}
         self._hypotheses_of_recordings: dict[str, str] = {}  # by id
+        self._sounds_of_recordings: dict[str, Sound] = {}
 
     @torch.no_grad()
     def losses(self, model: VITS) -> dict[str, float]:
@@ -90,23 +94,29 @@ class Validator:
         return {f"val/{key}": value for key, value in metrics.items()}
 
     @torch.no_grad()
-    def intelligibility(self, model: VITS) -> dict[str, float]:
-        """Word and character error rates of some validation sentences: as recorded, copied and spoken from text."""
-        if self.recogniser is None:
-            return {}
-        totals: dict[str, np.ndarray] = {}
+    def hearing(self, model: VITS) -> dict[str, float]:
+        """Word and character error rates, and how some validation sentences sound: as recorded, copied and spoken."""
+        errors: dict[str, np.ndarray] = {}
+        sounds: dict[str, list[Sound]] = {kind: [] for kind in KINDS}
         for batch in self.data.wer_batches:
             for name, wavs in self._recordings(model, self._prepare(batch)).items():
+                for kind, wav in wavs.items():
+                    sounds[kind].append(self._sound(name, kind, wav))
                 text = self.utterances[name].text
                 if not recognition.words(text):
                     continue  # "&" has a sound, but no word to look for
                 for kind, hypothesis in self._transcribe(name, wavs).items():
-                    totals[kind] = totals.get(kind, 0) + np.array(recognition.count_errors(text, hypothesis))
-        rates = {}
-        for kind, (word_errors, words, character_errors, characters) in totals.items():
-            rates[f"val/wer/{kind}"] = word_errors / words
-            rates[f"val/cer/{kind}"] = character_errors / characters
-        return rates
+                    errors[kind] = errors.get(kind, 0) + np.array(recognition.count_errors(text, hypothesis))
+        metrics = {}
+        for kind, (word_errors, words, character_errors, characters) in errors.items():
+            metrics[f"val/wer/{kind}"] = word_errors / words
+            metrics[f"val/cer/{kind}"] = character_errors / characters
+        for kind, measured in sounds.items():
+            for name, values in zip(Sound._fields, zip(*measured, strict=True), strict=False):
+                finite = [value for value in values if math.isfinite(value)]  # silence has no sound
+                if finite:
+                    metrics[f"val/sound/{name}/{kind}"] = float(np.mean(finite))
+        return metrics
 
     @torch.no_grad()
     def samples(self, model: VITS, step: int) -> dict[str, Path]:
@@ -154,6 +164,15 @@ class Validator:
             }
             wavs[name] = {kind: wav.float().cpu().numpy() for kind, wav in cut.items()}
         return wavs
+
+    def _sound(self, name: str, kind: str, wav: Float[np.ndarray, " S"]) -> Sound:
+        """The recording does not change, so it is measured only once."""
+        known = self._sounds_of_recordings
+        if kind != "recording":
+            return sound(wav, self.audio.sample_rate, self.audio.hop_length)
+        if name not in known:
+            known[name] = sound(wav, self.audio.sample_rate, self.audio.hop_length)
+        return known[name]
 
     def _transcribe(self, name: str, wavs: dict[str, Float[np.ndarray, " _"]]) -> dict[str, str]:
         """The recogniser's hypothesis for each wav. The recording does not change, so it is transcribed only once."""
