@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from common import defaults_with
@@ -11,10 +12,9 @@ from vitslite.model.decoders import (
     DecoderSettings,
     HiFiGAN,
     HiFiGANSettings,
-    ISTFTSettings,
     build_decoder,
-    overlap_add,
 )
+from vitslite.model.istft import ISTFTSettings, overlap_add, pulse_train
 from vitslite.tensors import sequence_mask
 
 SMALL = {
@@ -35,13 +35,16 @@ SMALL = {
         weight_norm=False,
     ),
     "istft": ISTFTSettings(channels=12, n_layers=2, kernel=5),
+    "source_filter": ISTFTSettings(channels=12, n_layers=2, kernel=5, subframes=2, harmonics=True, noise=True),
+    "subframes": ISTFTSettings(channels=12, n_layers=1, kernel=5, subframes=4),
 }
+KEYS = torch.tensor([11, 22, 33, 44])
 
 
 def small_decoder(name):
     """6 latent channels, 8 samples a frame; weights large enough that everything is heard."""
     torch.manual_seed(0)
-    part = "istft" if name == "istft" else "hifigan"
+    part = "istft" if isinstance(SMALL[name], ISTFTSettings) else "hifigan"
     decoder = build_decoder(DecoderSettings(kind=part, **{part: SMALL[name]}), n_latent=6, hop_length=8)
     with torch.no_grad():
         for p in decoder.parameters():
@@ -82,8 +85,8 @@ def test_hifigan_equals_the_independent_implementation():
     with torch.no_grad():
         expected = theirs(z)
         assert 0.02 < expected.std() < 0.7  # heard, and not saturated
-        torch.testing.assert_close(ours(z, None), expected, atol=1e-5, rtol=0)
-        torch.testing.assert_close(ours(z, torch.ones(2, 1, 11, dtype=torch.bool)), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(ours(z, None).audio, expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(ours(z, torch.ones(2, 1, 11, dtype=torch.bool)).audio, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -91,44 +94,113 @@ def test_a_ragged_batch_equals_single_runs_at_every_sample(name):
     decoder = small_decoder(name)
     lengths = torch.tensor([23, 9, 1, 16])
     mask = sequence_mask(lengths, 23)
+    rounding = 1e-3 if name == "source_filter" else 1e-5  # of the pitch adds up to a phase
     z = torch.randn(4, 6, 23)
     with torch.no_grad():
-        together = decoder(z, mask)
+        together = decoder(z, mask, KEYS).audio
         assert together.shape == (4, 1, 23 * 8)
         for b, n in enumerate(lengths.tolist()):
-            alone = decoder(z[b : b + 1, :, :n], mask[b : b + 1, :, :n])
-            torch.testing.assert_close(together[b : b + 1, :, : n * 8], alone, atol=1e-5, rtol=0)
-            assert torch.equal(alone, decoder(z[b : b + 1, :, :n], None))
+            alone = decoder(z[b : b + 1, :, :n], mask[b : b + 1, :, :n], KEYS[b : b + 1]).audio
+            torch.testing.assert_close(together[b : b + 1, :, : n * 8], alone, atol=rounding, rtol=0)
+            assert torch.equal(alone, decoder(z[b : b + 1, :, :n], None, KEYS[b : b + 1]).audio)
             assert not together[b, :, n * 8 :].any()
         assert together.std() > 0.02
         # Planted fault: without the mask, padding is heard well before the end.
-        unmasked = decoder(z * mask, None)[1, :, : 9 * 8]
-        assert (unmasked - together[1, :, : 9 * 8]).abs().max() > 1e-3
+        unmasked = decoder(z * mask, None, KEYS).audio[1, :, : 9 * 8]
+        assert (unmasked - together[1, :, : 9 * 8]).abs().max() > 10 * rounding
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_every_weight_has_a_gradient_and_so_has_z(name):
     decoder = small_decoder(name)
     z = torch.randn(2, 6, 12, requires_grad=True)
-    decoder(z, sequence_mask(torch.tensor([12, 7]), 12)).square().sum().backward()
+    decoded = decoder(z, sequence_mask(torch.tensor([12, 7]), 12), KEYS[:2])
+    (decoded.audio.square().sum() + (0 if decoded.log_pitch is None else decoded.log_pitch[:, :7].sum())).backward()
     for label, p in decoder.named_parameters():
         assert p.grad is not None and p.grad.abs().max() > 0, label
     assert z.grad[0].abs().min() > 0 and z.grad[1, :, :7].abs().min() > 0
     assert not z.grad[1, :, 7:].any()
 
 
-@pytest.mark.parametrize("kind", ["hifigan", "istft"])
+@pytest.mark.parametrize("kind", ["hifigan", "istft", "source_filter"])
 def test_first_output_is_quiet_and_fp32(kind):
     torch.manual_seed(0)
-    settings = DecoderSettings(kind=kind, hifigan=HiFiGANSettings(channels=64), istft=ISTFTSettings())
+    is_hifigan, is_full = kind == "hifigan", kind == "source_filter"
+    istft = ISTFTSettings(subframes=4 if is_full else 1, harmonics=is_full, noise=is_full)
+    settings = DecoderSettings("hifigan" if is_hifigan else "istft", HiFiGANSettings(channels=64), istft)
     decoder = build_decoder(settings, 32, 256)
     z = torch.randn(1, 32, 20)
     with torch.no_grad():
-        audio = decoder(z, None)
-        assert audio.shape == (1, 1, 20 * 256) and audio.abs().max() < 0.1
+        audio = decoder(z, None, KEYS[:1]).audio
+        assert audio.shape == (1, 1, 20 * 256) and audio.abs().max() < 0.3 and audio.std() < 0.05
         with torch.autocast("cpu", torch.bfloat16):
-            half = decoder(z, sequence_mask(torch.tensor([20]), 20))
+            half = decoder(z, sequence_mask(torch.tensor([20]), 20), KEYS[:1]).audio
     assert half.dtype == torch.float32 and (half - audio).abs().max() < 0.05 * audio.abs().max()
+
+
+# ------------------------------------------------------------------------------------- pulses and noise
+
+
+def test_pulses_are_the_sum_of_their_harmonics():
+    hop, pitch = 320, torch.tensor([2.0, 2.0, 2.3, 3.1, 2.9, 2.9])  # cycles per frame
+    pulses = pulse_train(pitch.log()[None], hop)[0].double()
+    centres = (torch.arange(6) + 0.5) * hop - 0.5
+    per_sample = np.interp(np.arange(6 * hop), centres, pitch.numpy()) / hop
+    phi = 2 * np.pi * np.cumsum(per_sample)
+    brute = sum(np.where(k < np.floor(0.5 / per_sample) + 1, np.cos(k * phi), 0) for k in range(1, 200))
+    assert np.abs(pulses.numpy() - brute).max() < 0.05  # of 50 to 80 harmonics
+    # Planted fault: a phase that starts anew in each frame, as if no frame knew of the ones before.
+    again = torch.cat([pulse_train(x[None, None], hop)[0] for x in pitch.log()]).double()
+    assert np.abs(again.numpy() - brute).max() > 10
+
+
+def test_the_phase_of_the_pulses_is_exact_after_minutes():
+    hop, n_frames = 320, 12_000  # four minutes
+    pulses = pulse_train(torch.full((1, n_frames), math.log(2.5)), hop)[0]
+    torch.testing.assert_close(pulses[-2 * hop :], pulses[: 2 * hop], atol=0.5, rtol=0)  # pulses of 64
+    assert pulses.max() > 60
+
+
+def test_pulses_have_no_energy_between_the_harmonics():
+    spectrum = torch.fft.rfft(pulse_train(torch.full((1, 50), math.log(4.0)), 320)[0]).abs()
+    harmonics = spectrum[200::200]  # 4 cycles a frame for 50 frames
+    torch.testing.assert_close(harmonics[:-1], torch.full_like(harmonics[:-1], 8000.0), rtol=1e-3, atol=0)
+    spectrum[200::200] = 0
+    assert spectrum.max() < 40
+
+
+def test_another_draw_differs_by_the_noise_alone():
+    torch.manual_seed(0)
+    decoder, z = small_decoder("source_filter"), torch.randn(2, 6, 40)
+    n_bins = decoder.out.out_features // 6
+    with torch.no_grad():
+        decoded = decoder(z, None, KEYS[:2], twice=True)
+        assert torch.equal(decoded.audio, decoder(z, None, KEYS[:2]).audio)  # one draw is the first of two
+        assert decoder(z, None, KEYS[:2]).again is None
+        assert not torch.equal(decoded.audio, decoder(z, None, KEYS[2:]).audio)
+        assert (decoded.again - decoded.audio).std() > 0.1 * decoded.audio.std()
+        bias = decoder.out.bias.unflatten(0, (2, 3, n_bins))
+        bias[:, 2] = -30.0
+        decoder.out.weight.unflatten(0, (2, 3, n_bins))[:, 2] = 0
+        quiet = decoder(z, None, KEYS[:2], twice=True)
+    torch.testing.assert_close(quiet.audio, quiet.again, atol=1e-6, rtol=0)
+    with pytest.raises(AssertionError, match="keys"):
+        decoder(z, None)
+
+
+def test_the_filter_of_the_noise_is_its_level():
+    decoder = small_decoder("source_filter")
+    with torch.no_grad():
+        decoder.out.weight.zero_()
+        bias = decoder.out.bias.unflatten(0, (2, 3, -1))
+        bias[:, 0], bias[:, 1], bias[:, 2] = -30.0, 0.0, math.log(0.5)
+        audio = decoder(torch.zeros(1, 6, 5000), None, KEYS[:1]).audio[0, 0]
+    n_fft = len(decoder.window)
+    # Analysis and synthesis with one filter for all bins are the identity, but for the scale of a bin.
+    assert audio.std() == pytest.approx(0.5 / math.sqrt(0.375 * n_fft), rel=0.02)
+    spectrum = audio[: 4096 * 9].reshape(-1, 4096).double()
+    power = torch.fft.rfft(spectrum).abs().square().mean(0)[1:-1].reshape(-1, 89).mean(1)
+    assert power.max() / power.min() < 1.8  # white
 
 
 # ---------------------------------------------------------------------------------------- overlap-add
@@ -188,7 +260,9 @@ def test_a_full_scale_sine_is_within_the_magnitude_limit():
         (["hifigan.resblock_kind='3'"], "resblock_kind=3 is unknown: choose one of 1, 2"),
         (["hifigan.resblock_kernels=[3,7,10]"], r"resblock_kernels\[2\]=10: must be odd, say 11"),
         (["hifigan.channels=24"], "channels=24 cannot be halved 4"),
-        (["kind=istft", "hop_length=275", "n_fft=1025"], "audio.hop_length=275 even"),
+        (["kind=istft", "hop_length=275", "n_fft=1025"], "audio.hop_length=275 / 1 samples: .* whole and even"),
+        (["kind=istft", "istft.subframes=3"], "istft.subframes=3 centres spectra of audio.hop_length=256 / 3 samples"),
+        (["kind=istft", "istft.harmonics=true"], "harmonics=true, objective.weights.pitch=0: .*make it 10"),
         (["kind=istft", "istft.kernel=4"], "kernel=4: must be odd, say 5"),
     ],
 )

@@ -10,7 +10,8 @@ from torch import nn
 
 from vitslite import randomness
 from vitslite.model.alignment import AlignmentSettings
-from vitslite.model.decoders import DecoderSettings, HiFiGANSettings, ISTFTSettings
+from vitslite.model.decoders import DecoderSettings, HiFiGANSettings
+from vitslite.model.istft import Decoded, ISTFTSettings
 from vitslite.model.durations import DurationSettings
 from vitslite.model.flows import KINDS, FlowSettings
 from vitslite.model.posterior_encoder import PosteriorEncoderSettings
@@ -125,7 +126,7 @@ def test_outputs_fit_together(posterior, segment_frames):
         assert out.audio_frames.tolist() == [8, 8, 8]
         starts = segment_starts(batch.keys, batch.frame_lengths, 8)
         assert torch.equal(out.audio, slice_segments(batch.audio, starts * HOP, 8 * HOP))
-        expected = model.decoder(slice_segments(z, starts, 8), sequence_mask(out.audio_frames, 8))
+        expected = model.decoder(slice_segments(z, starts, 8), sequence_mask(out.audio_frames, 8)).audio
         torch.testing.assert_close(out.audio_hat, expected)
 
 
@@ -173,7 +174,11 @@ def test_an_utterance_sounds_the_same_in_any_batch(flow, duration, decoder):
 def test_the_batch_check_finds_a_decoder_without_mask(decoder, monkeypatch):
     model = make(small(decoder=decoder))
     forward = model.decoder.forward
-    monkeypatch.setattr(model.decoder, "forward", lambda z, mask: forward(z, None) * mask.repeat_interleave(HOP, dim=2))
+
+    def careless(z, mask, keys):
+        return Decoded(forward(z, None, keys).audio * mask.repeat_interleave(HOP, dim=2))
+
+    monkeypatch.setattr(model.decoder, "forward", careless)
     with pytest.raises(AssertionError):
         check_synthesis_alone_and_in_a_batch(model, make_batch())
 
@@ -261,7 +266,7 @@ def test_the_largest_uniform_number_stays_inside(monkeypatch):
 
 
 def test_an_utterance_shorter_than_the_segment_is_named():
-    with pytest.raises(ValueError, match="utterance b has 23 frames.*segment_frames=24.*data.min_frames=24"):
+    with pytest.raises(ValueError, match="utterance b has 23 frames.*segment_frames=24.*segment_frames=null"):
         make(small(segment_frames=24))(make_batch())
 
 

@@ -48,6 +48,7 @@ def make(lengths, token_lengths, n_latent=2, pad=0, seed=0, dtype=torch.float32)
         audio_frames=frames,
         mel=rows(10, 8, n_frames, mask),
         mel_prior=rows(11, 8, n_frames, mask),
+        audio_again=rows(12, 1, n_frames * AUDIO.hop_length, audio_mask),
     )
     batch = Batch(
         0,
@@ -227,7 +228,7 @@ def test_weights_and_terms():
     real = [DiscriminatorOutput(torch.rand(2, 5), [torch.rand(2, 3, 5)])]
     fake = [DiscriminatorOutput(torch.rand(2, 5), [torch.rand(2, 3, 5)])]
     terms, total = o(outputs, o.counts(batch), real, fake)
-    assert set(terms) == {"kl", "mel", "duration", "adversarial", "feature_matching", "prior_mel"}
+    assert set(terms) == {"kl", "mel", "duration", "adversarial", "feature_matching", "prior_mel", "energy"}
     expected = sum(getattr(weights, name) * value for name, value in terms.items())
     torch.testing.assert_close(total, expected)
     assert float(terms["adversarial"]) == pytest.approx(float(((1 - fake[0].score) ** 2).mean()), rel=1e-6)
@@ -266,3 +267,69 @@ def test_unknown_names_are_refused():
         defaults_with("objective.kl=exact")
     with pytest.raises(ValueError, match="objective.extra_resolutions"):
         defaults_with("objective.extra_resolutions=[[512,128]]")
+
+
+# ---------------------------------------------------------------------------------------- spectral energy distance
+
+
+def draws(share, n_frames=400, seed=0):
+    """Outputs of a decoder whose noise is `share` the same in each draw: 1 is a decoder that always says one noise."""
+    generator = torch.Generator().manual_seed(seed)
+    recording, fixed, first, second = torch.randn(4, 1, 1, n_frames * AUDIO.hop_length, generator=generator)
+    again = [math.sqrt(share) * fixed + math.sqrt(1 - share) * noise for noise in (first, second)]
+    _, outputs = make([n_frames], [3])
+    return Outputs(**{**outputs.__dict__, "audio": recording, "audio_hat": again[0], "audio_again": again[1]})
+
+
+def test_energy_distance_is_that_of_three_spectrograms():
+    loss = objective(extra_resolutions=[[32, 8, 4]])
+    batch, outputs = make([30, 17], [4, 3])
+    terms = loss(outputs, loss.counts(batch)).terms
+
+    def distance(a, b):
+        found = 0
+        for mel, resolution in zip(loss.reconstruction.mels, loss.reconstruction.resolutions, strict=True):
+            samples = outputs.audio_frames * AUDIO.hop_length
+            mask = sequence_mask(samples // resolution.hop_length, int(samples.max()) // resolution.hop_length)
+            difference = (mel(a, samples) - mel(b, samples)).abs()
+            found += difference[mask.expand_as(difference)].mean()
+        return found / len(loss.reconstruction.mels)
+
+    x, y, again = outputs.audio, outputs.audio_hat, outputs.audio_again
+    expected = distance(x, y) + distance(x, again) - distance(y, again)
+    assert terms["energy"].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert terms["mel"].item() == pytest.approx(distance(x, y).item(), rel=1e-5)
+    one_draw = loss(Outputs(**{**outputs.__dict__, "audio_again": None}), loss.counts(batch)).terms
+    assert "energy" not in one_draw and one_draw["mel"] == terms["mel"]
+
+
+def test_energy_distance_wants_noise_to_be_noise_and_l1_does_not_care():
+    """E d(x, y) is the same for a noise that repeats and one that does not; the repulsive term tells them apart."""
+    loss = objective()
+    mel, energy = {}, {}
+    for share in (0.0, 0.5, 1.0):
+        outputs = draws(share)
+        mel[share], energy[share] = loss.reconstruction(
+            outputs.audio_hat, outputs.audio, outputs.audio_frames, [torch.tensor(400.0 * 8)], outputs.audio_again
+        )
+    assert mel[1.0].item() == pytest.approx(mel[0.0].item(), rel=0.03)
+    assert energy[1.0].item() == pytest.approx(2 * mel[1.0].item(), rel=0.05)  # d(y, y') = 0
+    assert energy[0.0].item() == pytest.approx(mel[0.0].item(), rel=0.05)  # all three alike
+    assert energy[0.0] < energy[0.5] < energy[1.0]
+
+
+def test_pitch_is_a_mean_over_all_valid_frames_and_zero_in_unvoiced_ones():
+    loss, (batch, outputs) = objective(), make([600, 400], [3, 3])
+    tone = torch.cos(2 * math.pi * 200 / AUDIO.sample_rate * torch.arange(600 * 16)) * sequence_mask(
+        torch.tensor([600 * 16, 200 * 16]), 600 * 16
+    )
+    said = torch.full((2, 600), math.log(100 / AUDIO.frames_per_second))
+    outputs = Outputs(**{**outputs.__dict__, "audio": tone, "log_pitch": said})
+    terms = loss(outputs, loss.counts(batch)).terms
+    assert terms["pitch"].item() == pytest.approx((600 + 200) / 1000 * math.log(2), rel=0.05)
+    assert terms.keys() > {"pitch", "energy"}
+
+
+def test_energy_and_pitch_have_their_settings():
+    with pytest.raises(ValueError, match="objective.weights.energy=1.0 compares two draws.*source_filter"):
+        defaults_with("objective.weights.energy=1")

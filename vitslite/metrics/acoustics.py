@@ -12,10 +12,10 @@ import scipy.fft
 from jaxtyping import Bool, Float, Int
 
 from vitslite.audio import AudioSettings
+from vitslite.objectives.pitch import F0_MAX, F0_MIN
 
 WarpPath = tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]]  # frames of the one and of the other, point by point
 
-F0_MIN, F0_MAX = 60.0, 500.0  # Hz; speaking voices, men to children
 CLIPPED = 0.999  # magnitude from which a sample counts as clipped; 16-bit full scale is 0.99997
 SILENT_DB = -50.0  # dBFS; a frame with less is silent
 

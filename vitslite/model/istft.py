@@ -72,7 +72,7 @@ class ISTFTDecoder(nn.Module):
             weight = self.out.weight.unflatten(0, (s.subframes, n_heads, n_bins))
             bias = self.out.bias.unflatten(0, (s.subframes, n_heads, n_bins))
             weight[:, ::2] *= 0.3
-            bias[:, 0] = 1.0 if s.harmonics else -1.0
+            bias[:, 0] = -1.0
             bias[:, 2:] = -3.0
         self.pitch = PitchHead(n_latent, s.kernel) if s.harmonics else None
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
@@ -104,29 +104,26 @@ class ISTFTDecoder(nn.Module):
         n_draws: int,
     ) -> Float[Tensor, "B N S"]:
         """Audio, N draws of it, from what the network says of each short frame and bin."""
-        n_fft, n_subframes, limit = len(self.window), self.settings.subframes, self.max_log_magnitude
-        samples = valid = None
-        if mask is not None:
-            samples = mask.repeat_interleave(self.hop_length, dim=2)
-            valid = mask.repeat_interleave(n_subframes, dim=2).transpose(1, 2)
+        n_fft, n_subframes = len(self.window), self.settings.subframes
         heads = heads.unflatten(2, (n_subframes, -1, n_fft // 2 + 1)).flatten(1, 2)
-        magnitude = masked(torch.exp(heads[:, :, 0].clamp(max=limit)), valid)
-        spectrum = torch.polar(magnitude, heads[:, :, 1])[:, None]
+        gains = torch.exp(heads[:, :, ::2].clamp(max=self.max_log_magnitude))  # of the pulses, of the noise
+        samples = None
+        if mask is not None:
+            gains = gains * mask.repeat_interleave(n_subframes, dim=2).transpose(1, 2)[..., None]
+            samples = mask.repeat_interleave(self.hop_length, dim=2)
+        spectrum = torch.polar(gains[:, :, 0], heads[:, :, 1])[:, None]
         if log_pitch is not None:
             pulses = masked(pulse_train(log_pitch, self.hop_length)[:, None], samples)
-            # A harmonic of amplitude 1 has n_fft / 4 in its bin; so that the network says what comes out:
+            # A harmonic of amplitude 1 has n_fft / 4 in its bin; so that the gain is that of what comes out:
             spectrum = spectrum * self._frames(pulses * (4 / n_fft))
         if self.settings.noise:
             assert keys is not None, "a decoder with noise needs the keys of its draws"
-            noise = masked(
-                randomness.normal(keys, "decoder", n_draws, heads.shape[1] // n_subframes * self.hop_length), samples
-            )
+            n_samples = heads.shape[1] // n_subframes * self.hop_length
+            noise = masked(randomness.normal(keys, "decoder", n_draws, n_samples), samples)
             noise = self._frames(noise / math.sqrt(0.375 * n_fft))  # variance 1 in each bin: sum(window^2) = 3/8 n_fft
-            gain = masked(torch.exp(heads[:, :, 2].clamp(max=limit)), valid)
-            # As real numbers, which saves the promotion of `gain` to complex ones.
-            spectrum = torch.view_as_complex(
-                torch.view_as_real(spectrum) + gain[:, None, ..., None] * torch.view_as_real(noise)
-            )
+            # As real numbers, which saves making the gain complex.
+            shaped = gains[:, None, :, 1, :, None] * torch.view_as_real(noise)
+            spectrum = torch.view_as_complex(torch.view_as_real(spectrum) + shaped)
         audio = overlap_add(spectrum.flatten(0, 1), self.window).unflatten(0, spectrum.shape[:2])[:, :, 0]
         return masked(audio, samples)
 
@@ -149,9 +146,10 @@ class PitchHead(nn.Module):
 
     def forward(self, z: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"] | None) -> Float[Tensor, "B T"]:
         """Beyond the mask: the value of the last valid frame."""
-        x = F.gelu(self.conv1(masked(z, mask)))
-        x = F.gelu(self.conv2(masked(x, mask)))
-        log_pitch = self.out(x.float().transpose(1, 2))[:, :, 0].clamp(math.log(_SLOWEST), math.log(_FASTEST))
+        with torch.autocast(z.device.type, enabled=False):  # a pitch of half precision is off by some cents
+            x = F.gelu(self.conv1(masked(z.float(), mask)))
+            x = F.gelu(self.conv2(masked(x, mask)))
+            log_pitch = self.out(x.transpose(1, 2))[:, :, 0].clamp(math.log(_SLOWEST), math.log(_FASTEST))
         if mask is None:
             return log_pitch
         last = mask.sum(2) - 1

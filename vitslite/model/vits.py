@@ -240,7 +240,7 @@ class VITS(nn.Module):
             if length < n:
                 raise ValueError(
                     f"utterance {name} has {length} frames, fewer than model.segment_frames={n}: "
-                    f"type data.min_frames={n} to leave it out, or model.segment_frames=null to decode all of it"
+                    f"leave it out of the batch, or type model.segment_frames=null to decode all of it"
                 )
 
 

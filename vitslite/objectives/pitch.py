@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from vitslite.audio import AudioSettings
 from vitslite.tensors import sequence_mask
 
-F0_MIN, F0_MAX = 60.0, 500.0  # Hz
+F0_MIN, F0_MAX = 60.0, 500.0  # Hz; speaking voices, men to children
 _RATE = 4000.0  # Hz, about: what is above 2 kHz says little about the pitch
 _VOICED = 0.5  # correlation at one period from which a frame counts as voiced
-_OCTAVE_COST = 0.02  # correlation that half the period must be better by, so that a period is not taken for its double
+_OCTAVE_COST = 0.15  # correlation that the double of a period must be better by: it fits nearly as well
 _SILENT = 1e-5  # mean square, -50 dBFS
 
 
@@ -50,11 +50,14 @@ class PitchLoss(nn.Module):
         """ln of the cycles per frame of T = S // hop_length frames, centred as those of audio.LogMel; NaN: unvoiced."""
         correlation, power = self._correlation(audio)
         lags = torch.arange(self.first_lag, self.last_lag + 1, device=audio.device)
-        best = (correlation - _OCTAVE_COST * torch.log2(lags))[..., 1:-1].argmax(-1, keepdim=True) + 1
-        before, peak, after = (correlation.gather(-1, best + i)[..., 0] for i in (-1, 0, 1))
-        shift = 0.5 * (before - after) / (before - 2 * peak + after).clamp(max=-1e-6)
-        period = lags[best[..., 0]] + shift.clamp(-0.5, 0.5)
-        is_voiced = (peak > _VOICED) & (peak >= before) & (peak >= after) & (power > _SILENT)
+        before, here, after = correlation[..., :-2], correlation[..., 1:-1], correlation[..., 2:]
+        is_peak = (here >= before) & (here >= after)
+        score = (here - _OCTAVE_COST * torch.log2(lags[1:-1])).masked_fill(~is_peak, -math.inf)
+        best = score.argmax(-1, keepdim=True)
+        before, here, after = (x.gather(-1, best)[..., 0] for x in (before, here, after))
+        shift = 0.5 * (before - after) / (before - 2 * here + after).clamp(max=-1e-6)  # the top of the parabola
+        period = lags[1:-1][best[..., 0]] + shift.clamp(-0.5, 0.5)
+        is_voiced = is_peak.any(-1) & (here > _VOICED) & (power > _SILENT)
         return torch.where(is_voiced, torch.log(self.hop_length / (self.factor * period)), torch.nan)
 
     def _correlation(self, audio: Float[Tensor, "B 1 S"]) -> tuple[Float[Tensor, "B T G"], Float[Tensor, "B T"]]:
