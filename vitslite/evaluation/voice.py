@@ -27,7 +27,8 @@ from vitslite.evaluation.result import MODEL, Alignment, Scored
 from vitslite.evaluation.scoring import Ratio, Scorer
 from vitslite.metrics.acoustics import log_mel_l1
 from vitslite.metrics.alignment import onset_errors
-from vitslite.metrics.recognition import NotInstalledError, Recogniser, WordAligner
+from vitslite.metrics.recognisers import NotInstalledError
+from vitslite.metrics.recognition import Recogniser, WordAligner
 from vitslite.model import alignment
 from vitslite.model.vits import Synthesis
 from vitslite.objectives import kl
