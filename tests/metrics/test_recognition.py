@@ -311,7 +311,7 @@ def test_kinds(tmp_path):
     for kind, message in (
         (
             "whisper",
-            "recogniser 'whisper': type auto, grammar, pocketsphinx, none, whisper:base, whisper:FOLDER, a torch",
+            "recogniser 'whisper': type auto, grammar, pocketsphinx, none, whisper:base, whisper:FOLDER",
         ),
         (str(tmp_path / "absent"), "or the folder of a transformers model"),
         ("NOT_ASR_AT_ALL", "recogniser NOT_ASR_AT_ALL: torchaudio.pipelines has none of this name"),
