@@ -14,7 +14,7 @@ import json
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float
 
 from vitslite.audio import resampled
+from vitslite.config import declared
 from vitslite.files import slug
 
 NAMES = "dnsmos, similarity, mos:FOLDER"
@@ -81,7 +82,7 @@ def judged(
             continue
         seconds = len(samples) / sample_rate
         if seconds < judge.shortest_seconds:
-            raise ValueError(f"{whose}{seconds:.2f} s long, this judge needs {judge.shortest_seconds:g}")
+            raise ValueError(f"{whose}{seconds:.2f} s long, {judge.shortest_seconds:g} s needed")
         if np.abs(samples).max(initial=0.0) < _SILENCE:
             raise ValueError(f"{whose}silent")
     given, real = (
@@ -144,8 +145,8 @@ class ScriptedSettings:
     """judge.json."""
 
     name: str
-    sample_rate: int = 16000
-    shortest_seconds: float = 0.0
+    sample_rate: int = field(default=16000, metadata={"at_least": 1000})  # Hz
+    shortest_seconds: float = field(default=0.0, metadata={"at_least": 0})
 
 
 class ScriptedModel:
@@ -157,7 +158,7 @@ class ScriptedModel:
             found = f"{len(paths)} models, {paths[0].name} and {paths[1].name}" if paths else "no model (.pt, .jit)"
             raise ValueError(f"--judge mos:{folder}: {found} there; give a folder with one TorchScript model")
         settings = _read_settings(folder)
-        self.name = f"mos_{slug(settings.name).lower()}"
+        self.name = f"mos_{slug(settings.name, marks='').lower()}"
         self.label, self.unit = settings.name, "MOS"
         self.sample_rate, self.shortest_seconds = settings.sample_rate, settings.shortest_seconds
         try:
@@ -188,17 +189,23 @@ class ScriptedModel:
 
 
 def _read_settings(folder: Path) -> ScriptedSettings:
-    path = folder / "judge.json"
-    known = [field.name for field in fields(ScriptedSettings)]
+    path, types = folder / "judge.json", {"name": str, "sample_rate": int, "shortest_seconds": (int, float)}
     try:
         given = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if not isinstance(given, dict) or not given.keys() <= types.keys():
+            raise ValueError(f"it may have {', '.join(types)} and nothing else")
+        wrong = [name for name, value in given.items() if not isinstance(value, types[name])]
+        if wrong:
+            raise ValueError(f"{wrong[0]}={given[wrong[0]]!r} is of the wrong type")
         settings = ScriptedSettings(**{"name": folder.resolve().name, **given})
-        if not (settings.name and settings.sample_rate >= 1 and settings.shortest_seconds >= 0):
-            raise ValueError("a value is out of range")
-    except (ValueError, TypeError, AttributeError) as error:  # not JSON, not of these names, not of these types
-        raise ValueError(f"{path}: {error}; it may have {', '.join(known)}") from error
+        declared.check(settings)
+    except ValueError as error:  # what is no JSON among them
+        raise ValueError(f"{path}: {error}") from error
     return settings
 
 
 def _not_installed(judge: str, package: str, error: ImportError) -> ValueError:
-    return ValueError(f'--judge {judge} needs {package} ({error}): pip install "vitslite[judges]"')
+    install = '"vitslite[judges]"'
+    if error.name == "pkg_resources":  # of webrtcvad, which resemblyzer asks for, where it lies over webrtcvad-wheels
+        install = "--force-reinstall --no-deps webrtcvad-wheels"
+    return ValueError(f"--judge {judge} needs {package} ({error}): pip install {install}")

@@ -149,11 +149,13 @@ class Scorer:
     ) -> dict[str, Ratio]:
         """The judges' scores; who cannot judge a clip has none of it, and the others go on."""
         scores: dict[str, Ratio] = {}
+        lacking: dict[str, list[str]] = {}  # by the reason
         for judge in self.judges:
             try:
                 scores[judge.name] = (judged(judge, wav, real, self.audio.sample_rate), 1.0)
             except ValueError as error:
-                self.notes.append(f"{judge.name}: no figure for {clip}: {error}")
+                lacking.setdefault(str(error), []).append(judge.name)
+        self.notes += [f"{clip}: no figure of {', '.join(names)}: {reason}" for reason, names in lacking.items()]
         return scores
 
 

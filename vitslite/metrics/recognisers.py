@@ -124,7 +124,7 @@ class Whisper:
 def _whisper_folder(folder: str, sizes: list[str]) -> Path:
     """ValueError names what is missing; faster-whisper would look for a tokenizer on the network."""
     path = Path(folder).expanduser()
-    if not path.is_dir():
+    if not folder or not path.is_dir():
         raise ValueError(f"recogniser whisper:{folder}: neither a folder nor a size; type one of {', '.join(sizes)}")
     missing = [name for name in _WHISPER_FILES if not (path / name).is_file()]
     if missing:

@@ -33,7 +33,7 @@ SAMPLED_METRICS = tuple(f"val/{rate}/{kind}" for rate in ("wer", "cer") for kind
 
 @dataclass
 class ValidationSettings:
-    recogniser: str = "auto"  # of `vitslite evaluate`: auto, grammar, pocketsphinx, none, or a model
+    recogniser: str = "auto"  # of `vitslite evaluate`: auto, grammar, pocketsphinx, none, whisper:SIZE, ...
     # Validation sentences whose words it looks for whenever samples are made; 0: no word error rates.
     n_heard: int = field(default=20, metadata={"at_least": 0})
 
