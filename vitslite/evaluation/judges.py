@@ -189,7 +189,8 @@ class ScriptedModel:
 
 
 def _read_settings(folder: Path) -> ScriptedSettings:
-    path, types = folder / "judge.json", {"name": str, "sample_rate": int, "shortest_seconds": (int, float)}
+    path = folder / "judge.json"
+    types: dict[str, type | tuple[type, ...]] = {"name": str, "sample_rate": int, "shortest_seconds": (int, float)}
     try:
         given = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         if not isinstance(given, dict) or not given.keys() <= types.keys():
