@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from common import SHARED
 
+from vitslite import build
 from vitslite.audio import read_wav
 from vitslite.metrics.recognisers import NotInstalledError, prepared
 from vitslite.metrics.recognition import Recogniser, build_recogniser, count_errors, words
@@ -107,6 +108,14 @@ def test_the_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "faster_whisper", None)
     with pytest.raises(NotInstalledError, match='needs faster-whisper, .*pip install "vitslite\\[judges\\]"'):
         build_recogniser("whisper:base")
+
+
+def test_it_listens_to_a_run_that_asks_for_it(compose, fake, monkeypatch):
+    asked = compose("validation.n_heard=3", "data.root=unused", "validation.recogniser=whisper:base", "text.voice=de")
+    assert build.recogniser(build.parse(asked, [])).name == "whisper base"
+    monkeypatch.setitem(sys.modules, "faster_whisper", None)
+    with pytest.raises(NotInstalledError, match="needs faster-whisper"):
+        build.recogniser(build.parse(asked, []))
 
 
 # ------------------------------------------------------------------------------------------------- a model that hears
