@@ -3,8 +3,8 @@
     dnsmos       DNSMOS P.835, overall (Reddy et al. 2022), by speechmos; 1 to 5
     similarity   cosine of GE2E speaker embeddings (Wan et al. 2018), by resemblyzer, of a clip and the recording of the
                  same sentence; 1 for the recording itself
-    mos:FOLDER   a model that the user has: one TorchScript file (.pt, .jit) of (samples [1, S] in [-1, 1]) -> score, as
-                 UTMOS is released; judge.json beside it may say "name", "sample_rate" (16000) and "shortest_seconds"
+    mos:FOLDER   a model that the user has: one TorchScript file (.pt, .jit) of (samples [1, S] in [-1, 1]) -> score;
+                 judge.json beside it may say "name", "sample_rate" (16000) and "shortest_seconds" (0)
 
 What a judge says of the recordings belongs beside everything else that it says. The one owner of speechmos and
 resemblyzer.
