@@ -189,13 +189,15 @@ def read_wav(path: str | Path, sample_rate: int) -> np.ndarray:
     return to_int16(resampled(audio.mean(axis=1), info.sample_rate, sample_rate))
 
 
-def resampled(audio: Float[np.ndarray, " S"], old_rate: int, new_rate: int) -> Float[np.ndarray, " S_new"]:
-    """The same sound at another sample rate (windowed-sinc interpolation)."""
+def resampled(
+    audio: Float[np.ndarray, " S"], old_rate: int, new_rate: int, zero_crossings: int = 6
+) -> Float[np.ndarray, " S_new"]:
+    """The same sound at another sample rate: sinc interpolation, windowed to so many zero crossings on each side."""
     if old_rate == new_rate:
         return audio
     from torchaudio.functional import resample  # here, because most corpora never need it
 
-    return resample(torch.from_numpy(audio), old_rate, new_rate).numpy()
+    return resample(torch.from_numpy(audio), old_rate, new_rate, zero_crossings).numpy()
 
 
 def write_wav(path: str | Path, audio: np.ndarray, sample_rate: int) -> None:

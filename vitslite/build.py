@@ -26,7 +26,8 @@ from vitslite.datasets.corpus import Corpus, load_corpus
 from vitslite.datasets.loader import Data, Loader, fixed_batches
 from vitslite.files import commit, sole_use, write_text
 from vitslite.metrics import catalogue
-from vitslite.metrics.recognition import NotInstalledError, Recogniser, build_recogniser
+from vitslite.metrics.recognisers import NotInstalledError
+from vitslite.metrics.recognition import Recogniser, build_recogniser
 from vitslite.model.discriminators import Discriminator, build_discriminator
 from vitslite.model.vits import VITS
 from vitslite.monitoring.tracking import Tracker

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -307,6 +309,68 @@ def test_the_command_leaves_json_wavs_and_figures(monkeypatch, voice_path, capsy
     }
 
 
+def judge_folder(path):
+    """A judge whose score is the loudest sample."""
+
+    class Peak(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.abs().max()
+
+    path.mkdir()
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
+        torch.jit.script(Peak()).save(str(path / "peak.pt"))
+    return path
+
+
+def test_judges_stand_in_every_column(monkeypatch, voice_path, tmp_path, capsys):
+    judge = judge_folder(tmp_path / "peak")
+    listed = ["--recogniser", "none", "--examples", 0, "--judge", f"mos:{judge}"]
+    assert command(monkeypatch, voice_path, "--limit", 2, *listed) == 0
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("peak, MOS"))
+    assert len(re.findall(r"\[", row)) == 4 and row.endswith("-")  # recording, copy, paced, spoken, not the model
+    stored = json.loads((voice_path / "evaluation" / "test" / "evaluation.json").read_text())
+    assert stored["judges"] == ["mos_peak"] and stored["notes"] == []
+    assert 0 < stored["estimates"]["copy"]["mos_peak"]["value"] <= 1
+    (tmp_path / "texts.txt").write_text("The fox slept.\n")
+    assert command(monkeypatch, voice_path, "--texts", tmp_path / "texts.txt", *listed) == 0
+    assert "peak, MOS" in capsys.readouterr().out
+
+
+def test_one_bad_clip_does_not_lose_the_others(monkeypatch, corpus_root, tmp_path, capsys):
+    """Silent, shorter than a frame, unreadable, not a number: named, and the figures are those of the others."""
+    given = given_folder(tmp_path, corpus_root, lambda clip, other: clip)
+    judge = judge_folder(tmp_path / "peak")
+    names = sorted(path.name for path in given.glob("*.wav"))
+    listed = ["--reference", corpus_root, "--recogniser", "none", "--examples", 0, "--judge", f"mos:{judge}"]
+    audio.write_wav(given / names[0], np.zeros(RATE, np.float32), RATE)
+    audio.write_wav(given / names[1], np.full(100, 0.5, np.float32), RATE)
+    (given / names[2]).write_bytes(b"no audio at all")
+    soundfile.write(given / names[3], np.full(RATE, np.nan, np.float32), RATE, subtype="FLOAT")
+    assert command(monkeypatch, given, *listed) == 0
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    stored = json.loads((given / "evaluation" / "evaluation.json").read_text())
+    assert notes == [f"note: {note}" for note in stored["notes"]] and len(notes) == 4
+    for name, what in zip(names, ("mos_peak: silent", "100 samples", "not an audio file", "NaN"), strict=False):
+        assert [what in note for note in notes if name in note] == [True]
+    assert stored["n_utterances"] == 3  # silence among them, which has everything but a score and a level
+    assert {u["id"] + ".wav" for u in stored["utterances"]} == {names[0], names[4], names[5]}
+    assert [stored["estimates"][kind]["mos_peak"]["n"] for kind in ("recording", "given")] == [3, 2]
+    assert stored["estimates"]["given"]["log_f0_error"] == {**stored["estimates"]["given"]["log_f0_error"], "n": 2}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"no audio", "none of the 6 clips can be read; the first: "), (None, "none of the 6 clips can be measured; the")],
+)
+def test_no_clip_left_is_an_error(monkeypatch, corpus_root, tmp_path, capsys, content, message):
+    given = given_folder(tmp_path, corpus_root, lambda clip, other: clip[:100])
+    for path in given.glob("*.wav") if content else ():
+        path.write_bytes(content)
+    assert command(monkeypatch, given, "--reference", corpus_root, "--recogniser", "none") == 2
+    (error,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("vitslite"))
+    assert message in error and not list(tmp_path.rglob("evaluation.json"))
+
+
 def test_another_evaluation_leaves_no_old_files(monkeypatch, voice_path, capsys):
     for n_examples in (2, 1):
         assert command(monkeypatch, voice_path, "--limit", 2, "--examples", n_examples, "--recogniser", "none") == 0
@@ -356,6 +420,12 @@ def test_the_command_compares_folders_and_speaks_texts(monkeypatch, voice_path, 
         (["RUN", "--sample-rate", "16000"], "--sample-rate is for --reference"),
         (["RUN", "--texts", "TMP/foreign.txt"], "foreign.txt:1: text"),
         (["TMP/no", "--reference", "CORPUS"], "no such folder"),
+        (["RUN", "--judge", "utmos"], "--judge 'utmos': type one of dnsmos, similarity, mos:FOLDER"),
+        (["RUN", "--judge", "mos:TMP/given"], "no model (.pt, .jit) there"),
+        (["RUN", "--texts", "TMP/foreign.txt", "--judge", "similarity"], "texts have none"),
+        (["RUN", "--recogniser", "whisper:TMP/given", "NO_WHISPER"], 'pip install "vitslite[judges]"'),
+        (["RUN", "--language", "de"], "--language is for --reference"),
+        (["TMP/slow", "--reference", "CORPUS", "--judge", "utmos", "--sample-rate", "8000"], "type one of dnsmos"),
         (["RUN", "--noise-scale", "-1"], "noise_scale=-1"),
         (["RUN", "--device", "cuda"], "no GPU"),
         (["RUN", "-o", "TMP/silent.txt"], "silent.txt: is a file; name a folder"),
@@ -373,6 +443,8 @@ def test_bad_input_is_one_line(monkeypatch, voice_path, corpus_root, tmp_path, c
     audio.write_wav(tmp_path / "slow" / "demo-00000.wav", np.zeros(8000, np.float32), 8000)
     if "HIDE" in arguments:
         monkeypatch.setitem(sys.modules, "pocketsphinx", None)
+    if "NO_WHISPER" in arguments:
+        monkeypatch.setitem(sys.modules, "faster_whisper", None)
     if "LJ" in arguments:
         stored = checkpoint.read(voice_path / "checkpoints" / "best.pt")
         stored["config"]["data"]["kind"] = "ljspeech"
@@ -380,7 +452,7 @@ def test_bad_input_is_one_line(monkeypatch, voice_path, corpus_root, tmp_path, c
     if "cuda" in arguments and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     places = {"RUN": voice_path, "TMP": tmp_path, "CORPUS": corpus_root}
-    typed = [a for a in arguments if a not in ("HIDE", "LJ")]
+    typed = [a for a in arguments if a not in ("HIDE", "NO_WHISPER", "LJ")]
     for name, place in places.items():
         typed = [a.replace(name, str(place)) for a in typed]
     assert command(monkeypatch, *typed) == 2

@@ -18,15 +18,13 @@ from vitslite.audio import AudioSettings, read_wav, resampled
 from vitslite.datasets.corpus import DataSettings, load_corpus
 from vitslite.datasets.demo import Grammar, load_grammar, make_sentences
 from vitslite.metrics import recognition
+from vitslite.metrics.recognisers import SAMPLE_RATE, NotInstalledError, prepared
 from vitslite.metrics.recognition import (
-    SAMPLE_RATE,
-    NotInstalledError,
     Recogniser,
     WordAligner,
     build_recogniser,
     count_errors,
     grammar_arcs,
-    prepared,
     words,
 )
 from vitslite.text.frontend import TextSettings
@@ -311,7 +309,10 @@ def test_kinds(tmp_path):
     assert build_recogniser("auto").name.endswith("its language model")
     (tmp_path / "empty").mkdir()
     for kind, message in (
-        ("whisper", "recogniser 'whisper': type auto, grammar, pocketsphinx, none, a torchaudio pipeline such as"),
+        (
+            "whisper",
+            "recogniser 'whisper': type auto, grammar, pocketsphinx, none, whisper:base, whisper:FOLDER",
+        ),
         (str(tmp_path / "absent"), "or the folder of a transformers model"),
         ("NOT_ASR_AT_ALL", "recogniser NOT_ASR_AT_ALL: torchaudio.pipelines has none of this name"),
         (str(tmp_path / "empty"), "empty: not a speech recognition model"),

@@ -139,7 +139,7 @@ def test_shares_of_a_split_batch_add_up(kl):
         part = Outputs(
             Latents(*(Gaussian(*(t[index] for t in g)) for g in latents[:2]), *(t[index] for t in latents[2:6])),
             outputs.p_text,
-            *(getattr(outputs, k)[index] for k in list(outputs.__dataclass_fields__)[2:]),
+            *(x if x is None else x[index] for x in list(vars(outputs).values())[2:]),
         )
         own = Batch(
             0,

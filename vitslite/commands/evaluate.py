@@ -4,6 +4,7 @@
     vitslite evaluate runs/demo/checkpoints/last.pt --split validation --limit 20
     vitslite evaluate runs/demo --texts sentences.txt    texts without recordings, one per line
     vitslite evaluate WAVS --reference CORPUS            wavs of any synthesiser against recordings
+    vitslite evaluate RUN --recogniser whisper:base --judge dnsmos,similarity,mos:FOLDER
 
 Leaves evaluation.json, wavs and figures in SOURCE/evaluation/..., prints a table, and adds the figures to the summary
 of the run in W&B. Intervals are of 95 %, over utterances. The same command gives the same figures, but for the speed.
@@ -21,6 +22,7 @@ from tqdm import tqdm
 from vitslite import audio, build, randomness
 from vitslite.commands import console
 from vitslite.evaluation import folder
+from vitslite.evaluation.judges import Judge, build_judges
 from vitslite.evaluation.result import Evaluation, Scored, collect
 from vitslite.evaluation.scoring import Scorer, table
 from vitslite.evaluation.voice import VoiceEvaluator
@@ -49,17 +51,18 @@ def evaluate_run(arguments: argparse.Namespace) -> None:
     if arguments.data_root:
         config.data.root = arguments.data_root
     recogniser = recognition.build_recogniser(arguments.recogniser, config.data.kind == "demo", config.text.voice)
+    judges = build_judges(arguments.judge)
     corpus = build.corpus(config, voice.frontend)
     everything = getattr(corpus, split)
     if not everything:
         raise ValueError(f"--split {split}: the corpus has none (data.{split}_fraction), choose another")
     # A fixed order that has nothing to do with the corpus's own: the first ones are a fair sample.
     utterances = sorted(everything, key=lambda u: randomness.key(0, "evaluation", u.id))[: arguments.limit]
-    about = describe(voice, recogniser, arguments) | {"split": split, "n_split": len(everything)}
-    evaluator = VoiceEvaluator(voice, recogniser, console.speak_settings(arguments, voice))
+    about = describe(voice, recogniser, judges, arguments) | {"split": split, "n_split": len(everything)}
+    evaluator = VoiceEvaluator(voice, recogniser, console.speak_settings(arguments, voice), judges)
     output = make_output(arguments, voice, split)
     scored = leave_behind(evaluator.score(utterances), len(utterances), output, arguments.examples, evaluator.scorer)
-    evaluation = collect(scored, about)
+    evaluation = collect(scored, about, evaluator.scorer)
     evaluation.speed = evaluator.speed()
     conclude(evaluation, output)
     summary = {"step": voice.step, "n_utterances": len(utterances)} | evaluation.headline()
@@ -71,15 +74,16 @@ def evaluate_texts(arguments: argparse.Namespace) -> None:
     voice = Synthesizer(arguments.source, arguments.device)
     is_demo = voice.config.data.kind == "demo"
     recogniser = recognition.build_recogniser(arguments.recogniser, is_demo, voice.config.text.voice)
+    judges = build_judges(arguments.judge, has_recordings=False)
     if is_demo and arguments.recogniser == "auto":
         print("note: of this voice the recogniser understands only sentences of the demo's grammar")
     texts = folder.read_texts(arguments.texts, voice.frontend)
-    scorer = Scorer(voice.config.audio, recogniser)
+    scorer = Scorer(voice.config.audio, recogniser, judges)
     scored = folder.score_texts(voice, texts[: arguments.limit], scorer, console.speak_settings(arguments, voice))
     output = make_output(arguments, voice, f"texts-{arguments.texts.stem}")
     kept = leave_behind(scored, len(texts[: arguments.limit]), output, arguments.examples, scorer)
-    about = describe(voice, recogniser, arguments) | {"texts": str(arguments.texts), "n_texts": len(texts)}
-    conclude(collect(kept, about), output)
+    about = describe(voice, recogniser, judges, arguments) | {"texts": str(arguments.texts), "n_texts": len(texts)}
+    conclude(collect(kept, about, scorer), output)
 
 
 def evaluate_folder(arguments: argparse.Namespace) -> None:
@@ -89,9 +93,11 @@ def evaluate_folder(arguments: argparse.Namespace) -> None:
         raise ValueError(f"{source}: no such folder; --reference is for a folder of wavs")
     pairs = folder.find_pairs(source, arguments.reference)
     pairs = sorted(pairs, key=lambda pair: randomness.key(0, "evaluation", pair.id))[: arguments.limit]
+    pairs, unreadable = folder.readable(pairs)
     settings = folder.comparison_audio(folder.common_sample_rate(pairs, arguments.sample_rate))
-    recogniser = recognition.build_recogniser(arguments.recogniser)
-    scorer = Scorer(settings, recogniser)
+    recogniser = recognition.build_recogniser(arguments.recogniser, language=arguments.language or "en-us")
+    scorer = Scorer(settings, recogniser, build_judges(arguments.judge))
+    scorer.notes += unreadable
     output = make_output(arguments, None, "")
     scored = leave_behind(folder.score_pairs(pairs, scorer), len(pairs), output, arguments.examples, scorer)
     about = {
@@ -99,8 +105,9 @@ def evaluate_folder(arguments: argparse.Namespace) -> None:
         "reference": str(arguments.reference),
         "audio": vars(settings),
         "recogniser": recogniser and recogniser.name,
+        "judges": [judge.name for judge in scorer.judges],
     }
-    conclude(collect(scored, about), output)
+    conclude(collect(scored, about, scorer), output)
 
 
 def refuse_what_does_not_apply(arguments: argparse.Namespace) -> None:
@@ -109,6 +116,8 @@ def refuse_what_does_not_apply(arguments: argparse.Namespace) -> None:
         raise ValueError("--reference compares wavs with recordings: it goes without --texts and --data-root")
     if arguments.sample_rate and not arguments.reference:
         raise ValueError("--sample-rate is for --reference; a trained voice is measured at its own")
+    if arguments.language and not arguments.reference:
+        raise ValueError("--language is for --reference; a trained voice has its own (text.voice)")
     source = Path(arguments.source)
     is_run = (source / "checkpoints").is_dir()
     if not arguments.reference and source.is_dir() and not is_run and any(source.glob("*.wav")):
@@ -116,14 +125,15 @@ def refuse_what_does_not_apply(arguments: argparse.Namespace) -> None:
 
 
 def describe(
-    voice: Synthesizer, recogniser: recognition.Recogniser | None, arguments: argparse.Namespace
-) -> dict[str, str | int | float | None]:
+    voice: Synthesizer, recogniser: recognition.Recogniser | None, judges: list[Judge], arguments: argparse.Namespace
+) -> dict[str, str | int | float | list[str] | None]:
     """What was evaluated and how, for the first lines of evaluation.json."""
     return {
         "source": str(voice.path),
         "step": voice.step,
         "data_root": voice.config.data.root,
         "recogniser": recogniser and recogniser.name,
+        "judges": [judge.name for judge in judges],
         "device": arguments.device,
         **vars(console.speak_settings(arguments, voice)),
     }
@@ -169,12 +179,14 @@ def conclude(evaluation: Evaluation, output: Path) -> None:
     what = about.get("split") or about.get("texts") or f"wavs against {about['reference']}"
     step = f", step {about['step']}" if "step" in about else ""
     print(f"{about['source']}{step}: {n}{of_all} utterances ({what}), heard by {about['recogniser'] or 'nobody'}")
-    print(table(evaluation.estimates))
+    print(table(evaluation.estimates, evaluation.measures))
     if evaluation.speed:
         print("  ".join(f"{name} {value:.3g}" for name, value in evaluation.speed.items()))
     for x in evaluation.utterances[:3]:
         for kind, words in {"text": x["text"], **x["heard"]}.items():
             print(f"{kind:9} {words}")
+    for note in evaluation.notes:
+        print(f"note: {note}")
     print(f"{path}   wavs, pictures: {output}/")
 
 
@@ -198,8 +210,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--texts", type=Path, help="a file with one sentence per line, instead of the corpus")
     p.add_argument("--reference", type=Path, help="a corpus (metadata.csv, wavs/) to compare the wavs in SOURCE with")
     p.add_argument("--sample-rate", type=console.positive, help="of that comparison, where the files differ")
-    recognisers = "auto, grammar, pocketsphinx, none, a torchaudio pipeline, a folder"
+    p.add_argument("--language", help="of that comparison, as espeak-ng calls it: de, fr-fr, ... (en-us)")
+    recognisers = "auto, grammar, pocketsphinx, none, whisper:SIZE, whisper:FOLDER, a torchaudio pipeline, a folder"
     p.add_argument("--recogniser", default="auto", help=recognisers)
+    judges = "dnsmos, similarity, mos:FOLDER; several parted by commas, or the option again"
+    p.add_argument("--judge", action="append", default=[], metavar="NAME", help=judges)
     p.add_argument("--data-root", help="where the corpus lies now, if it has moved")
     p.add_argument("--examples", type=int, default=5, help="utterances whose wavs and pictures are kept")
     console.add_speaking(p)

@@ -51,6 +51,25 @@ def find_pairs(folder: Path, reference: Path) -> list[Pair]:
     return pairs
 
 
+def readable(pairs: list[Pair]) -> tuple[list[Pair], list[str]]:
+    """Those whose files have a header of audio with samples after it, and a line for each of the others.
+
+    ValueError when none is left.
+    """
+    left, notes = [], []
+    for pair in pairs:
+        try:
+            for path in (pair.given, pair.real):
+                duration_info(path)
+        except ValueError as error:
+            notes.append(str(error))
+        else:
+            left.append(pair)
+    if not left:
+        raise ValueError(f"none of the {len(pairs)} clips can be read; the first: {notes[0]}")
+    return left, notes
+
+
 def common_sample_rate(pairs: list[Pair], wanted: int | None = None) -> int:
     """The sample rate of all files, or `wanted`. ValueError when they differ, or have less than is wanted.
 
@@ -76,16 +95,30 @@ def comparison_audio(sample_rate: int) -> AudioSettings:
 
 
 def score_pairs(pairs: list[Pair], scorer: Scorer) -> Iterator[Scored]:
+    """What cannot be measured becomes a note of the scorer; ValueError when that is all."""
+    n_notes, n_scored = len(scorer.notes), 0
+    for pair in pairs:
+        try:
+            scored = _score_pair(pair, scorer)
+        except ValueError as error:
+            scorer.notes.append(str(error))
+        else:
+            n_scored += 1
+            yield scored
+    if not n_scored:
+        raise ValueError(f"none of the {len(pairs)} clips can be measured; the first: {scorer.notes[n_notes]}")
+
+
+def _score_pair(pair: Pair, scorer: Scorer) -> Scored:
     """ValueError names the file that cannot be measured."""
     rate = scorer.audio.sample_rate
-    for pair in pairs:
-        wavs = {"recording": read_wav(pair.real, rate), "given": read_wav(pair.given, rate)}
-        wavs = {kind: wav.astype(np.float32) / 32768 for kind, wav in wavs.items()}
-        try:
-            measures, heard = scorer.score(pair.text, wavs)
-        except ValueError as error:
-            raise ValueError(f"{pair.given}: {error}") from error
-        yield Scored(pair.id, pair.text, wavs, heard, measures)
+    wavs = {"recording": read_wav(pair.real, rate), "given": read_wav(pair.given, rate)}
+    wavs = {kind: wav.astype(np.float32) / 32768 for kind, wav in wavs.items()}
+    try:
+        measures, heard = scorer.score(pair.text, wavs, str(pair.given))
+    except ValueError as error:
+        raise ValueError(f"{pair.given}: {error}") from error
+    return Scored(pair.id, pair.text, wavs, heard, measures)
 
 
 def read_texts(path: Path, frontend: Frontend) -> list[str]:
@@ -113,6 +146,6 @@ def read_texts(path: Path, frontend: Frontend) -> list[str]:
 def score_texts(voice: Synthesizer, texts: list[str], scorer: Scorer, settings: SpeakSettings) -> Iterator[Scored]:
     """What is heard in texts without recordings, their rate and level."""
     for number, text in enumerate(texts, 1):
-        wavs = {"spoken": voice.speak(text, settings)}
-        measures, heard = scorer.score(text, wavs)
-        yield Scored(f"text-{number:04d}", text, wavs, heard, measures)
+        name, wavs = f"text-{number:04d}", {"spoken": voice.speak(text, settings)}
+        measures, heard = scorer.score(text, wavs, name)
+        yield Scored(name, text, wavs, heard, measures)

@@ -1,13 +1,13 @@
 """Evaluation results: measures per utterance and of the whole set."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from vitslite.evaluation.scoring import MEASURES, Estimate, Ratio, estimate_median, summarise
+from vitslite.evaluation.scoring import MEASURES, Estimate, Measure, Ratio, Scorer, estimate_median, summarise
 
 MODEL = "model"  # the column of what is measured on the model and not on a recording
 
@@ -38,19 +38,25 @@ class Scored:
 
 @dataclass
 class Evaluation:
-    """The whole set. `about` says of what, `estimates` are by kind and measure, `speed` alone is not reproducible."""
+    """The whole set. `about` says of what, `estimates` are by kind and measure, `notes` tell what has no figure.
+
+    `speed` alone is not reproducible.
+    """
 
     about: dict
     estimates: dict[str, dict[str, Estimate]]
     utterances: list[dict]
+    measures: Mapping[str, Measure] = field(default_factory=lambda: MEASURES)
+    notes: list[str] = field(default_factory=list)
     speed: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict:
         estimates = {
-            kind: {name: {"unit": MEASURES[name].unit, **x._asdict()} for name, x in measures.items()}
+            kind: {name: {"unit": self.measures[name].unit, **x._asdict()} for name, x in measures.items()}
             for kind, measures in self.estimates.items()
         }
-        return {**self.about, "estimates": estimates, "speed": self.speed, "utterances": self.utterances}
+        rest = {"notes": self.notes, "speed": self.speed, "utterances": self.utterances}
+        return {**self.about, "estimates": estimates, **rest}
 
     def headline(self) -> dict[str, float]:
         """`kind/measure` -> value, for the summary of a W&B run."""
@@ -58,8 +64,8 @@ class Evaluation:
         return values | {f"speed/{name}": value for name, value in self.speed.items()}
 
 
-def collect(scored: Iterable[Scored], about: dict) -> Evaluation:
-    """Sum up. Only what was heard and measured is kept, not the sound."""
+def collect(scored: Iterable[Scored], about: dict, scorer: Scorer | None = None) -> Evaluation:
+    """Sum up. Only what was heard and measured is kept, not the sound. `scorer` has further measures, and notes."""
     measures: dict[str, list[dict[str, Ratio]]] = {}
     pooled: dict[str, list[np.ndarray]] = {}
     utterances = []
@@ -72,7 +78,8 @@ def collect(scored: Iterable[Scored], about: dict) -> Evaluation:
         utterances.append({"id": x.id, "text": x.text, "heard": x.heard, "measures": values})
     if not utterances:
         raise ValueError("nothing to evaluate: no utterances")
-    estimates = {kind: summarise(rows) for kind, rows in measures.items()}
+    known, notes = (MEASURES, []) if scorer is None else (scorer.measures, scorer.notes)
+    estimates = {kind: summarise(rows, known) for kind, rows in measures.items()}
     if pooled:
         estimates[MODEL] |= {name: estimate_median(values) for name, values in pooled.items()}
-    return Evaluation({**about, "n_utterances": len(utterances)}, estimates, utterances)
+    return Evaluation({**about, "n_utterances": len(utterances)}, estimates, utterances, known, notes)

@@ -6,7 +6,7 @@ figure of a set is the ratio of the sums; its 95 % interval comes from drawing t
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from tabulate import tabulate
 
 from vitslite.audio import AudioSettings, LogMel
+from vitslite.evaluation.judges import Judge, judged
 from vitslite.metrics import acoustics, recognition
 from vitslite.metrics.recognition import Recogniser
 from vitslite.metrics.statistics import NOT_MEASURED, significant
@@ -75,20 +76,29 @@ class Voiced(NamedTuple):
 
 
 class Scorer:
-    """Measures recordings; the same input gives the same figures, in any order."""
+    """Measures recordings; the same input gives the same figures, in any order.
 
-    def __init__(self, audio: AudioSettings, recogniser: Recogniser | None):
+    `measures` are those of this scorer, the judges' included; `notes` say what has no figure, and why.
+    """
+
+    def __init__(self, audio: AudioSettings, recogniser: Recogniser | None, judges: Sequence[Judge] = ()):
         self.audio = audio
         self.recogniser = recogniser
+        self.judges = judges
+        self.measures = MEASURES | {judge.name: Measure(judge.label, judge.unit) for judge in judges}
+        self.notes: list[str] = []
         self._log_mel = LogMel(audio)
 
     def log_mel(self, wav: Float[np.ndarray, " S"]) -> Float[np.ndarray, "M T"]:
         return self._log_mel(torch.from_numpy(wav)[None, None], torch.tensor([len(wav)]))[0].numpy()
 
     def score(
-        self, text: str, wavs: dict[str, Float[np.ndarray, " _"]]
+        self, text: str, wavs: dict[str, Float[np.ndarray, " _"]], clip: str = "a clip"
     ) -> tuple[dict[str, dict[str, Ratio]], dict[str, str]]:
-        """(measures, what was heard) of each wav, samples in [-1, 1]; with distances to the one named "recording"."""
+        """(measures, what was heard) of each wav, samples in [-1, 1]; with distances to the one named "recording".
+
+        `clip` is what notes call it.
+        """
         analysed = {kind: self._analyse(kind, wav) for kind, wav in wavs.items()}
         heard = {}
         if self.recogniser is not None:
@@ -103,6 +113,7 @@ class Scorer:
                 rows[kind] |= self._errors(text, heard[kind], heard.get("recording"))
             if "recording" in analysed:
                 rows[kind] |= self._distances(voiced, analysed["recording"])
+            rows[kind] |= self._judged(voiced.wav, wavs.get("recording"), f"{clip}, {kind}")
             # Silence has no level in dB, and what is never voiced no pitch: such an utterance does not count there.
             rows[kind] = {name: ratio for name, ratio in rows[kind].items() if math.isfinite(ratio[0])}
         return rows, heard
@@ -133,6 +144,20 @@ class Scorer:
             "length_error": (abs(len(x.wav) - len(real.wav)), len(real.wav)),
         }
 
+    def _judged(
+        self, wav: Float[np.ndarray, " S"], real: Float[np.ndarray, " _"] | None, clip: str
+    ) -> dict[str, Ratio]:
+        """The judges' scores; who cannot judge a clip has none of it, and the others go on."""
+        scores: dict[str, Ratio] = {}
+        lacking: dict[str, list[str]] = {}  # by the reason
+        for judge in self.judges:
+            try:
+                scores[judge.name] = (judged(judge, wav, real, self.audio.sample_rate), 1.0)
+            except ValueError as error:
+                lacking.setdefault(str(error), []).append(judge.name)
+        self.notes += [f"{clip}: no figure of {', '.join(names)}: {reason}" for reason, names in lacking.items()]
+        return scores
+
 
 def estimate(ratios: list[Ratio]) -> Estimate:
     """The ratio of the sums over utterances."""
@@ -154,17 +179,17 @@ def _estimate(statistic: Callable[[Int[np.ndarray, " N"]], float], n: int) -> Es
     return Estimate(float(statistic(np.arange(n))), low, high, n)
 
 
-def summarise(rows: list[dict[str, Ratio]]) -> dict[str, Estimate]:
+def summarise(rows: list[dict[str, Ratio]], measures: Mapping[str, Measure] = MEASURES) -> dict[str, Estimate]:
     """One estimate per measure, over the utterances that have it."""
-    found = {name: [row[name] for row in rows if name in row] for name in MEASURES}
+    found = {name: [row[name] for row in rows if name in row] for name in measures}
     return {name: estimate(ratios) for name, ratios in found.items() if sum(r[1] for r in ratios) > 0}
 
 
-def table(columns: dict[str, dict[str, Estimate]]) -> str:
+def table(columns: dict[str, dict[str, Estimate]], measures: Mapping[str, Measure] = MEASURES) -> str:
     """The estimates as lines of text: a row per measure, a column per kind of recording."""
     n_most = max(x.n for column in columns.values() for x in column.values())
     rows = [["", *columns]]
-    for name, (label, unit) in MEASURES.items():
+    for name, (label, unit) in measures.items():
         if any(name in column for column in columns.values()):
             cells = [_cell(column.get(name), unit == "fraction", n_most) for column in columns.values()]
             rows.append([f"{label}, {'%' if unit == 'fraction' else unit}", *cells])

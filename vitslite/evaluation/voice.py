@@ -11,7 +11,7 @@ predicted durations cost.
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from resource import RUSAGE_SELF, getrusage
 
 import numpy as np
@@ -23,11 +23,13 @@ from vitslite import randomness
 from vitslite.audio import Features
 from vitslite.datasets.corpus import Utterance
 from vitslite.datasets.loader import fixed_batches
+from vitslite.evaluation.judges import Judge
 from vitslite.evaluation.result import MODEL, Alignment, Scored
 from vitslite.evaluation.scoring import Ratio, Scorer
 from vitslite.metrics.acoustics import log_mel_l1
 from vitslite.metrics.alignment import onset_errors
-from vitslite.metrics.recognition import NotInstalledError, Recogniser, WordAligner
+from vitslite.metrics.recognisers import NotInstalledError
+from vitslite.metrics.recognition import Recogniser, WordAligner
 from vitslite.model import alignment
 from vitslite.model.synthesis import Synthesis
 from vitslite.objectives import kl
@@ -40,13 +42,19 @@ Onsets = list[tuple[int, int]]  # (token, sample)
 class VoiceEvaluator:
     """Speaks and measures held-out utterances of a corpus, one at a time, as a user would have them spoken."""
 
-    def __init__(self, voice: Synthesizer, recogniser: Recogniser | None, settings: SpeakSettings):
+    def __init__(
+        self,
+        voice: Synthesizer,
+        recogniser: Recogniser | None,
+        settings: SpeakSettings,
+        judges: Sequence[Judge] = (),
+    ):
         self.voice = voice
         self.frontend = voice.frontend
         self.settings = settings
         self.audio = voice.config.audio
         self.features = Features(self.audio).to(voice.device)
-        self.scorer = Scorer(self.audio, recogniser)
+        self.scorer = Scorer(self.audio, recogniser, judges)
         self.seconds = self.audio_seconds = 0.0  # spent on speaking, and spoken
         self._word_aligner = None  # of the demo voice the true onsets are known
         if voice.config.data.kind != "demo" and voice.config.text.voice.startswith("en"):
@@ -88,7 +96,7 @@ class VoiceEvaluator:
         again = _samples(self._speak(batch, seed + 1, spoken.durations).audio)
         words = self._word_onsets(utterance, batch)
 
-        measures, heard = self.scorer.score(utterance.text, wavs)
+        measures, heard = self.scorer.score(utterance.text, wavs, utterance.id)
         mels = {kind: self.scorer.log_mel(wav) for kind, wav in wavs.items()}
         for kind in ("recording", "copy", "paced"):
             measures[kind]["log_mel_l1"] = (log_mel_l1(mels[kind], mels["recording"]), 1)

@@ -1,4 +1,4 @@
-"""Speech recognisers, word and character error rates. The one owner of pocketsphinx, transformers and jiwer.
+"""Speech recognisers, word and character error rates. The one owner of pocketsphinx and jiwer.
 
 A recogniser measures whether the words come through, not whether the voice is pleasant. Its own errors on the real
 recordings belong beside every figure.
@@ -14,25 +14,25 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import jiwer
 import numpy as np
-import torch
 from jaxtyping import Float
 
-from vitslite.audio import resampled, to_int16
+from vitslite.audio import to_int16
 from vitslite.datasets.demo import Grammar, load_grammar
+from vitslite.metrics.recognisers import (
+    PAD_SECONDS,
+    TorchaudioPipeline,
+    TransformersModel,
+    Whisper,
+    not_installed,
+    prepared,
+)
 from vitslite.text.characters import normalise
 
 if TYPE_CHECKING:
     from pocketsphinx import Decoder
 
-SAMPLE_RATE = 16000  # of every recogniser here
 SPHINX_FRAMES_PER_SECOND = 100
-_PAD_SECONDS, _PAD_LEVEL = 0.2, 1e-4  # faint noise around each clip: a recogniser needs a start and an end
-_PEAK = 0.5  # every clip is brought to this level
 _FIRST, _LAST = 0, 1  # states of the grammar
-
-
-class NotInstalledError(ValueError):
-    """The recogniser's package is missing."""
 
 
 @runtime_checkable
@@ -73,10 +73,12 @@ def count_errors(text: str, hypothesis: str) -> Counts:
 
 
 def build_recogniser(kind: str, is_demo: bool = False, language: str = "en-us") -> Recogniser | None:
-    """`kind`: auto, grammar, pocketsphinx, none, a pipeline of torchaudio, or the folder of a transformers model.
+    """`kind`: auto, grammar, pocketsphinx, none, whisper:SIZE, whisper:FOLDER, a torchaudio pipeline, or the folder of
+    a transformers model.
 
     auto is pocketsphinx: with the grammar of the demo corpus where that is the corpus, with its language model
-    elsewhere; none for languages other than English. ValueError: an unknown kind, or a missing package or weights.
+    elsewhere; none for languages other than English. `language` is a voice of espeak-ng. ValueError: an
+    unknown kind, or a missing package or weights.
     """
     if kind == "auto":
         kind = "grammar" if is_demo else "pocketsphinx" if language.startswith("en") else "none"
@@ -86,13 +88,15 @@ def build_recogniser(kind: str, is_demo: bool = False, language: str = "en-us") 
         return PocketSphinx(load_grammar())
     if kind == "pocketsphinx":
         return PocketSphinx()
+    if kind.startswith("whisper:"):
+        return Whisper(kind.removeprefix("whisper:"), "en-us" if is_demo else language)
     if Path(kind).expanduser().is_dir():
         return TransformersModel(Path(kind).expanduser())
     if re.fullmatch(r"[A-Z0-9_]*ASR[A-Z0-9_]*", kind):
         return TorchaudioPipeline(kind)
     raise ValueError(
-        f"recogniser {kind!r}: type auto, grammar, pocketsphinx, none, a torchaudio pipeline such as "
-        "WAV2VEC2_ASR_BASE_960H, or the folder of a transformers model"
+        f"recogniser {kind!r}: type auto, grammar, pocketsphinx, none, whisper:base, whisper:FOLDER, a "
+        "torchaudio pipeline such as WAV2VEC2_ASR_BASE_960H, or the folder of a transformers model"
     )
 
 
@@ -138,62 +142,15 @@ class WordAligner:
         starts = [s.start_frame for s in decoder.seg() if not s.word.startswith("<")]  # "<sil>" is no word
         if len(starts) != len(spoken):
             return None
-        seconds = [start / SPHINX_FRAMES_PER_SECOND - _PAD_SECONDS for start in starts]
+        seconds = [start / SPHINX_FRAMES_PER_SECOND - PAD_SECONDS for start in starts]
         return [max(0.0, s) for s in seconds]  # a word at the very start may be put into the noise before it
-
-
-class TransformersModel:
-    """Any speech recognition model of the transformers library, from a folder (Whisper, wav2vec 2, ...)."""
-
-    def __init__(self, folder: Path):
-        try:
-            import transformers
-        except ImportError as error:
-            raise _not_installed("transformers") from error
-        self.name = f"transformers {folder.name}"
-        try:
-            self._pipeline = transformers.pipeline("automatic-speech-recognition", model=str(folder))
-        except (OSError, ValueError, KeyError) as error:
-            raise ValueError(f"recogniser {folder}: not a speech recognition model ({_first_line(error)})") from error
-
-    def transcribe(self, wav: Float[np.ndarray, " S"], sample_rate: int) -> str:
-        heard = self._pipeline({"raw": prepared(wav, sample_rate), "sampling_rate": SAMPLE_RATE})
-        return heard["text"].lower()  # type: ignore[call-overload]  # its annotation forgets the single clip
-
-
-class TorchaudioPipeline:
-    """A CTC model of torchaudio.pipelines, decoded greedily. Its weights are downloaded when first used."""
-
-    def __init__(self, name: str):
-        from torchaudio import pipelines  # here, because it takes seconds and few want it
-
-        bundle = getattr(pipelines, name, None)
-        if bundle is None:
-            raise ValueError(
-                f"recogniser {name}: torchaudio.pipelines has none of this name; type WAV2VEC2_ASR_BASE_960H"
-            )
-        self.name = f"torchaudio {name}"
-        self._labels = bundle.get_labels()
-        try:
-            self._model = bundle.get_model().eval()
-        except OSError as error:  # urllib's errors are OSErrors
-            raise ValueError(
-                f"recogniser {name}: its weights cannot be downloaded ({_first_line(error)}); "
-                "use auto, or the folder of a transformers model"
-            ) from error
-
-    @torch.no_grad()
-    def transcribe(self, wav: Float[np.ndarray, " S"], sample_rate: int) -> str:
-        scores, _ = self._model(torch.from_numpy(prepared(wav, sample_rate))[None])
-        best = torch.unique_consecutive(scores[0].argmax(-1)).tolist()
-        return "".join(self._labels[i] for i in best if i != 0).replace("|", " ").lower().strip()
 
 
 def _sphinx_decoder(has_language_model: bool) -> "Decoder":
     try:
         from pocketsphinx import Decoder
     except ImportError as error:
-        raise _not_installed("pocketsphinx") from error
+        raise not_installed("pocketsphinx") from error
     model = {} if has_language_model else {"lm": None}
     return Decoder(**model, logfn=os.devnull, loglevel="FATAL")
 
@@ -222,23 +179,3 @@ def grammar_arcs(grammar: Grammar, pronounceable: Callable[[str], bool]) -> list
     if silent:
         raise ValueError(f"the recogniser has no pronunciation for {', '.join(sorted(set(silent)))}: use other words")
     return arcs
-
-
-def prepared(wav: Float[np.ndarray, " S"], sample_rate: int) -> Float[np.ndarray, " S16"]:
-    """At 16 kHz and a common level, with faint noise at both ends."""
-    wav = resampled(wav, sample_rate, SAMPLE_RATE) if len(wav) else wav
-    loudest = np.abs(wav).max(initial=0.0)
-    scale = _PEAK / loudest if loudest > 0 else 1.0
-    noise = np.random.default_rng(0).normal(0, _PAD_LEVEL, int(_PAD_SECONDS * SAMPLE_RATE)).astype(np.float32)
-    return np.concatenate([noise, wav * np.float32(scale), noise])
-
-
-def _not_installed(package: str) -> NotInstalledError:
-    return NotInstalledError(
-        f"the recogniser needs {package}, which is not installed: pip install {package}, or choose another recogniser "
-        "(none goes without)"
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

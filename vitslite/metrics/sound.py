@@ -48,9 +48,7 @@ def sound(wav: Float[np.ndarray, " S"], sample_rate: int, hop_length: int) -> So
     )
 
 
-def hop_correlation(
-    wav: Float[np.ndarray, " S"], sample_rate: int, hop_length: int, low: float, high: float
-) -> float:
+def hop_correlation(wav: Float[np.ndarray, " S"], sample_rate: int, hop_length: int, low: float, high: float) -> float:
     """Buzz at the frame rate: how much the signal between `low` and `high` Hz repeats itself one hop later, -1 to 1.
 
         r = max_i sum_s x_s x_{s + hop + i} / sqrt(sum_s x_s^2  sum_s x_{s + hop + i}^2),   i = -1, 0, 1

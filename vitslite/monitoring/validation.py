@@ -37,7 +37,7 @@ WORD_METRICS = tuple(f"val/{rate}/{kind}" for rate in ("wer", "cer") for kind in
 
 @dataclass
 class ValidationSettings:
-    recogniser: str = "auto"  # of `vitslite evaluate`: auto, grammar, pocketsphinx, none, or a model
+    recogniser: str = "auto"  # of `vitslite evaluate`: auto, grammar, pocketsphinx, none, whisper:SIZE, ...
     # Validation sentences that are listened to whenever samples are made: their words and their sound; 0: none.
     n_heard: int = field(default=20, metadata={"at_least": 0})
 
