@@ -11,9 +11,9 @@ from torch import nn
 from vitslite import randomness
 from vitslite.model.alignment import AlignmentSettings
 from vitslite.model.decoders import DecoderSettings, HiFiGANSettings
-from vitslite.model.istft import Decoded, ISTFTSettings
 from vitslite.model.durations import DurationSettings
 from vitslite.model.flows import KINDS, FlowSettings
+from vitslite.model.istft import Decoded, ISTFTSettings
 from vitslite.model.posterior_encoder import PosteriorEncoderSettings
 from vitslite.model.text_encoder import TextEncoderSettings
 from vitslite.model.vits import VITS, ModelSettings, segment_starts

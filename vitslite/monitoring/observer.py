@@ -98,7 +98,7 @@ class RunObserver:
         return metrics
 
     def sample(self, step: int, model: VITS) -> dict[str, float]:
-        """Leave wavs, alignments, spectrograms and curves in the run directory and in W&B; log and give what was heard."""
+        """Leave wavs, alignments, spectrograms and curves in the run directory and in W&B; log what was heard."""
         run_dir = self.tracker.run_dir
         files = self.validator.samples(model, step)
         heard = self.validator.hearing(model)
