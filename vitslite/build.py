@@ -130,7 +130,7 @@ def model(config: Config, n_symbols: int) -> VITS:
     audio = config.audio
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(randomness.key(config.seed, "model"))
-        return VITS(config.model, n_symbols, audio.n_fft, audio.n_mels, audio.hop_length)
+        return VITS(config.model, n_symbols, audio.n_fft, audio.n_mels, audio.hop_length, audio.sample_rate)
 
 
 def discriminator(config: Config) -> Discriminator | None:

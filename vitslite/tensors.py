@@ -154,7 +154,7 @@ class Outputs:
     mel: Float[Tensor, "B M T"] | None = None  # what `mel_prior` speaks of
     mel_prior: Float[Tensor, "B M T"] | None = None  # mean log-mel of each frame's token, where there is a mel head
     audio_again: Float[Tensor, "B 1 S"] | None = None  # another draw of a random decoder, from the same sample
-    log_pitch: Float[Tensor, "B N"] | None = None  # ln of the cycles per frame of the decoder's pulses, if it has any
+    pitch_loss: Float[Tensor, "B N"] | None = None  # per decoded frame: |log-pitch error|, nats, 0 where unvoiced
 
 
 class DiscriminatorOutput(NamedTuple):

@@ -40,7 +40,7 @@ def small(flow="mean_only", duration="deterministic", decoder="istft", posterior
 def make(settings, seed=0):
     """A model whose layers all have something to say, also those that start with zeros or next to it."""
     torch.manual_seed(seed)
-    model = VITS(settings, N_SYMBOLS, N_FFT, N_MELS, HOP)
+    model = VITS(settings, N_SYMBOLS, N_FFT, N_MELS, HOP, sample_rate=16000)
     for p in model.parameters():
         if (p == 0).all():
             nn.init.normal_(p, std=0.2)
@@ -85,7 +85,7 @@ def single(batch, i):
 def test_published_size(duration, total):
     settings = ModelSettings(duration=DurationSettings(duration, filters=192 if duration == "stochastic" else 256))
     with torch.device("meta"):
-        model = VITS(settings, 178, n_fft=1024, n_mels=80, hop_length=256)
+        model = VITS(settings, 178, n_fft=1024, n_mels=80, hop_length=256, sample_rate=22050)
     sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
     assert sizes == {
         "text_encoder": 6_326_784,

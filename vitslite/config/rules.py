@@ -148,8 +148,7 @@ def _laboratory(config: Config) -> Iterator[str]:
         yield "model.alignment.score=mel looks at the mel head: add model.mel_head=true objective.weights.prior_mel=1"
     if alignment.score == "mel" and prior_mel == 0:
         yield "model.alignment.score=mel, objective.weights.prior_mel=0: nothing would train the mel head; make it 1"
-    is_random = model.decoder.kind == "istft" and model.decoder.istft.noise
-    if objective.weights.energy > 0 and not is_random:
+    if objective.weights.energy > 0 and not model.decoder.is_random:
         yield (
             f"objective.weights.energy={objective.weights.energy} compares two draws of a decoder, and this one has no "
             "noise to draw: add model/decoder=source_filter, or make it 0"

@@ -12,7 +12,7 @@ import scipy.fft
 from jaxtyping import Bool, Float, Int
 
 from vitslite.audio import AudioSettings
-from vitslite.objectives.pitch import F0_MAX, F0_MIN
+from vitslite.model.pitch import F0_MAX, F0_MIN
 
 WarpPath = tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]]  # frames of the one and of the other, point by point
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from vitslite.audio import mel_filters
 from vitslite.metrics.acoustics import SILENT_DB, require_samples
-from vitslite.objectives.pitch import F0_MAX, F0_MIN
+from vitslite.model.pitch import F0_MAX, F0_MIN
 
 BUZZ_BANDS = ((1500.0, 4500.0), (4500.0, math.inf))  # Hz
 MODULATION_BANDS = ((8.0, 25.0), (25.0, 50.0))  # Hz: syllables and faster; within a phoneme

@@ -47,6 +47,14 @@ class DecoderSettings:
     hifigan: HiFiGANSettings = field(default_factory=HiFiGANSettings)
     istft: ISTFTSettings = field(default_factory=ISTFTSettings)
 
+    @property
+    def has_pulses(self) -> bool:
+        return self.kind == "istft" and self.istft.harmonics
+
+    @property
+    def is_random(self) -> bool:
+        return self.kind == "istft" and self.istft.noise
+
 
 def build_decoder(settings: DecoderSettings, n_latent: int, hop_length: int) -> "HiFiGAN | ISTFTDecoder":
     """A module with forward(z [B D T], mask [B 1 T] or None, keys [B]) -> Decoded, its audio [B 1 T * hop_length]."""
@@ -90,6 +98,7 @@ class HiFiGAN(nn.Module):
         z: Float[Tensor, "B D T"],
         mask: Bool[Tensor, "B 1 T"] | None,
         keys: Int[Tensor, " B"] | None = None,
+        pitch: Float[Tensor, "B T"] | None = None,
         twice: bool = False,
     ) -> Decoded:
         x = masked(self.conv_pre(masked(z, mask)), mask)

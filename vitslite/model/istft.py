@@ -38,7 +38,7 @@ class ISTFTSettings:
 class Decoded(NamedTuple):
     audio: Float[Tensor, "B 1 S"]
     again: Float[Tensor, "B 1 S"] | None = None  # another draw of a decoder that has noise of its own, where asked for
-    log_pitch: Float[Tensor, "B T"] | None = None  # ln of the pulse train's cycles per frame, where there is one
+    pitch_loss: Float[Tensor, "B T"] | None = None  # |log-pitch error|, nats, 0 where unvoiced; where one was given
 
 
 class ISTFTDecoder(nn.Module):
@@ -82,18 +82,29 @@ class ISTFTDecoder(nn.Module):
         z: Float[Tensor, "B D T"],
         mask: Bool[Tensor, "B 1 T"] | None,
         keys: Int[Tensor, " B"] | None = None,
+        pitch: Float[Tensor, "B T"] | None = None,
         twice: bool = False,
     ) -> Decoded:
-        """`keys` are those of the noise, if there is any; `twice` asks for a second draw of it."""
+        """`keys` are those of the noise, if there is any; `twice` asks for a second draw of it.
+
+        `pitch` is the recording's, ln of cycles per frame, NaN where unvoiced. Where it is given the pulses have it and
+        not the predicted one: harmonics beside those of the recording would be paid for with noise between them.
+        """
         x = self.conv_in(masked(z, mask))
         for block in self.blocks:
             x = block(x, mask)
-        log_pitch = self.pitch(z, mask) if self.pitch else None
+        log_pitch = pitch_loss = None
+        if self.pitch:
+            log_pitch = self.pitch(z, mask)
+            if pitch is not None:
+                pitch = torch.where(pitch.isnan(), log_pitch.detach(), pitch)
+                pitch_loss = masked((log_pitch - pitch).abs()[:, None], mask)[:, 0]
+                log_pitch = pitch
         n_draws = 2 if twice and self.settings.noise else 1
         with torch.autocast(x.device.type, enabled=False):
             heads = self.out(self.norm(x.float().transpose(1, 2)))
             audio = self._synthesise(heads, mask, log_pitch, keys, n_draws)
-        return Decoded(audio[:, :1], audio[:, 1:] if n_draws == 2 else None, log_pitch)
+        return Decoded(audio[:, :1], audio[:, 1:] if n_draws == 2 else None, pitch_loss)
 
     def _synthesise(
         self,

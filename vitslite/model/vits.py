@@ -24,6 +24,7 @@ from vitslite.model.alignment import AlignmentSettings, Items
 from vitslite.model.decoders import DecoderSettings, build_decoder
 from vitslite.model.durations import ROUNDINGS, DurationSettings, build_durations
 from vitslite.model.flows import Flow, FlowSettings
+from vitslite.model.pitch import PitchTracker
 from vitslite.model.posterior_encoder import LOG_MEL_MEAN, PosteriorEncoder, PosteriorEncoderSettings
 from vitslite.model.synthesis import Synthesis, SynthesisSettings
 from vitslite.model.text_encoder import TextEncoder, TextEncoderSettings
@@ -55,7 +56,9 @@ class VITS(nn.Module):
     `batch.keys` in both modes.
     """
 
-    def __init__(self, settings: ModelSettings, n_symbols: int, n_fft: int, n_mels: int, hop_length: int):
+    def __init__(
+        self, settings: ModelSettings, n_symbols: int, n_fft: int, n_mels: int, hop_length: int, sample_rate: int
+    ):
         super().__init__()
         s = settings
         self.settings = s
@@ -66,6 +69,7 @@ class VITS(nn.Module):
         self.flow = Flow(s.flow, s.n_latent)
         self.duration_predictor = build_durations(s.duration, s.text_encoder.hidden)
         self.decoder = build_decoder(s.decoder, s.n_latent, hop_length)
+        self.pitch_tracker = PitchTracker(sample_rate, hop_length) if s.decoder.has_pulses else None
         self.mel_head = nn.Conv1d(s.text_encoder.hidden, n_mels, 1) if s.mel_head else None
         if self.mel_head and self.mel_head.bias is not None:
             nn.init.constant_(self.mel_head.bias, LOG_MEL_MEAN)  # where speech is
@@ -95,8 +99,10 @@ class VITS(nn.Module):
         # Waveform: of a random segment, which is all valid, or of the whole utterance.
         audio, z, audio_frames = self._segments(batch, self._decoder_input(z, z_p))
         mel_prior = None if mel_text is None else alignment.expand(mel_text, durations, mask.shape[2])
-        decoded = self.decoder(z, mask if self.settings.segment_frames is None else None, batch.keys, twice=True)
-        heard = (decoded.audio, audio, audio_frames, batch.mel, mel_prior, decoded.again, decoded.log_pitch)
+        decoder_mask = mask if self.settings.segment_frames is None else None
+        pitch = self.pitch_tracker(audio) if self.pitch_tracker else None
+        decoded = self.decoder(z, decoder_mask, batch.keys, pitch, twice=True)
+        heard = (decoded.audio, audio, audio_frames, batch.mel, mel_prior, decoded.again, decoded.pitch_loss)
         return Outputs(latents, p_text, durations, duration_loss, *heard)
 
     @torch.no_grad()

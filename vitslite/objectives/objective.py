@@ -10,7 +10,7 @@
     adversarial, feature_matching               mean over utterances
     prior_mel         nats per element          Grad-TTS's prior loss, where the model has a mel head
     energy            nats per element          spectral energy distance, where the decoder has noise: as mel
-    pitch             nats per frame            log-pitch L1 of voiced frames, where the decoder has pulses
+    pitch             nats per frame            log-pitch L1, 0 in unvoiced frames, where the decoder has pulses
 
 Every mean divides by the count over the *global* batch, over all ranks and micro-batches: the mean of per-rank means is
 another objective when lengths differ (docs/identities.md, T10). So each rank's term is a share, the shares add up to
@@ -30,7 +30,6 @@ from torch import Tensor, nn
 from vitslite.audio import AudioSettings
 from vitslite.objectives import adversarial
 from vitslite.objectives.kl import ESTIMATORS, Estimator, k_sample, without_log_det
-from vitslite.objectives.pitch import PitchLoss
 from vitslite.objectives.proposed import PROPOSED
 from vitslite.objectives.reconstruction import MelReconstruction, prior_mel
 from vitslite.objectives.regularisers import RegulariserSettings, prior_side, regularised, weight_factor
@@ -100,7 +99,6 @@ class Objective(nn.Module):
         self.weights = settings.weights
         self.segment_frames = segment_frames
         self.reconstruction = MelReconstruction(audio, settings.extra_resolutions)
-        self.pitch = PitchLoss(audio)
 
     def counts(self, batch: Batch) -> Counts:
         """The counts of one micro-batch; add them over micro-batches and ranks before calling `forward`."""
@@ -142,9 +140,9 @@ class Objective(nn.Module):
                 terms["prior_mel"] = nats.sum() / (counts.frames * nats.shape[1])
             if energy is not None:
                 terms["energy"] = energy
-            if outputs.log_pitch is not None:
+            if outputs.pitch_loss is not None:
                 n_frames = counts.mels[0] / self.reconstruction.resolutions[0].n_mels
-                terms["pitch"] = self.pitch(outputs.log_pitch, outputs.audio, outputs.audio_frames) / n_frames
+                terms["pitch"] = outputs.pitch_loss.sum() / n_frames
             weights = self.weights_at(step)
             total = sum(weights[name] * value for name, value in terms.items())
         return Losses(terms, total)

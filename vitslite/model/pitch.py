@@ -1,14 +1,11 @@
-"""Pitch of the recordings, and what the pulses of a decoder are off it."""
+"""Pitch of recordings, for decoders that are given one."""
 
 import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
-
-from vitslite.audio import AudioSettings
-from vitslite.tensors import sequence_mask
 
 F0_MIN, F0_MAX = 60.0, 500.0  # Hz; speaking voices, men to children
 _RATE = 4000.0  # Hz, about: what is above 2 kHz says little about the pitch
@@ -17,38 +14,33 @@ _OCTAVE_COST = 0.15  # correlation that the double of a period must be better by
 _SILENT = 1e-5  # mean square, -50 dBFS
 
 
-class PitchLoss(nn.Module):
-    """|log_pitch - ln of the recording's pitch|, nats, summed over voiced frames: 0.058 is a semitone.
+class PitchTracker(nn.Module):
+    """ln of the cycles per frame at the centre of each frame, as audio.LogMel has them; NaN where unvoiced.
 
-    The recording's pitch is the lag of the highest normalised autocorrelation (Boersma 1993) of Hann windows of three
-    longest periods, on audio brought to 4 kHz, between its samples by a parabola.
+    The lag of the highest peak of the normalised autocorrelation of Hann windows of three longest periods, on audio
+    brought to 4 kHz, between its samples by a parabola. Without a search for the best track through the frames, so a
+    hundredth of them is off by an octave. Source: Boersma 1993.
     """
 
     window: Tensor
     lowpass: Tensor
 
-    def __init__(self, audio: AudioSettings):
+    def __init__(self, sample_rate: int, hop_length: int):
         super().__init__()
-        self.hop_length = audio.hop_length
-        self.factor = max(1, round(audio.sample_rate / _RATE))
-        self.rate = audio.sample_rate / self.factor
+        self.hop_length = hop_length
+        self.factor = max(1, round(sample_rate / _RATE))
+        self.rate = sample_rate / self.factor
         self.n_window = 2 * math.ceil(1.5 * self.rate / F0_MIN)
         self.first_lag, self.last_lag = math.floor(self.rate / F0_MAX), math.ceil(self.rate / F0_MIN)
         self.register_buffer("window", torch.hann_window(self.n_window), persistent=False)
         lowpass = torch.hann_window(4 * self.factor + 1, periodic=False)
         self.register_buffer("lowpass", lowpass / lowpass.sum(), persistent=False)
 
-    def forward(
-        self, log_pitch: Float[Tensor, "B T"], audio: Float[Tensor, "B 1 S"], frames: Int[Tensor, " B"]
-    ) -> Float[Tensor, ""]:
-        target = self.log_pitch(audio)[:, : log_pitch.shape[1]]
-        counts = sequence_mask(frames, log_pitch.shape[1])[:, 0] & ~target.isnan()
-        return torch.where(counts, (log_pitch - target).abs(), 0.0).sum()
-
     @torch.no_grad()
-    def log_pitch(self, audio: Float[Tensor, "B 1 S"]) -> Float[Tensor, "B T"]:
-        """ln of the cycles per frame of T = S // hop_length frames, centred as those of audio.LogMel; NaN: unvoiced."""
-        correlation, power = self._correlation(audio)
+    def forward(self, audio: Float[Tensor, "B 1 S"]) -> Float[Tensor, "B T"]:
+        """T = S // hop_length."""
+        with torch.autocast(audio.device.type, enabled=False):
+            correlation, power = self._correlation(audio.float())
         lags = torch.arange(self.first_lag, self.last_lag + 1, device=audio.device)
         before, here, after = correlation[..., :-2], correlation[..., 1:-1], correlation[..., 2:]
         is_peak = (here >= before) & (here >= after)
