@@ -42,7 +42,7 @@ OWNERS = {  # of a third-party library: the modules that may import it, by name 
     "scipy": {"metrics.acoustics", "metrics.sound", "metrics.statistics"},
     "tabulate": {"benchmarks", "evaluation", "experiments"},
     "filelock": {"files"},
-    "torchaudio": {"audio", "metrics.recognisers"},
+    "torchaudio": {"audio", "evaluation.griffin_lim", "metrics.recognisers"},
     "pocketsphinx": {"metrics.recognition"},
     "jiwer": {"metrics.recognition"},
     "transformers": {"metrics.recognisers"},

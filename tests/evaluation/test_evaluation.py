@@ -181,8 +181,9 @@ def test_the_same_voice_gives_the_same_figures_in_any_company(voice_path, recogn
 
 def test_columns_and_zeros(voice_path, recogniser):
     evaluation, evaluator = evaluated(voice_path, recogniser)
-    assert list(evaluation.estimates) == ["recording", "copy", "paced", "spoken", "model"]
-    recording, copy, paced, spoken, model = evaluation.estimates.values()
+    assert list(evaluation.estimates) == ["recording", "Griffin-Lim", "copy", "paced", "spoken", "model"]
+    recording, griffin_lim, copy, paced, spoken, model = evaluation.estimates.values()
+    assert 0 < griffin_lim["log_mel_l1"].value < copy["log_mel_l1"].value  # of random weights
     assert all(recording[name].value == 0 for name in (*DISTANCES, "log_mel_l1"))
     assert copy["length_error"].value == paced["length_error"].value == 0
     assert copy["mel_cepstral_distortion"].value > 1  # of random weights
@@ -296,7 +297,7 @@ def test_the_command_leaves_json_wavs_and_figures(monkeypatch, voice_path, capsy
     assert "word error rate, %" in said and "real_time_factor" in said
     output = voice_path / "evaluation" / "test"
     names = {path.name.split("_")[-1] for path in output.iterdir()}
-    wavs = {"recording.wav", "copy.wav", "paced.wav", "spoken.wav"}
+    wavs = {"recording.wav", "Griffin-Lim.wav", "copy.wav", "paced.wav", "spoken.wav"}
     assert names == {"evaluation.json", "durations.png", "alignment.png", "spectrograms.png"} | wavs
     stored = json.loads((output / "evaluation.json").read_text())
     assert stored["split"] == "test" and stored["n_utterances"] == 3 and "grammar" in stored["recogniser"]
@@ -327,7 +328,9 @@ def test_judges_stand_in_every_column(monkeypatch, voice_path, tmp_path, capsys)
     listed = ["--recogniser", "none", "--examples", 0, "--judge", f"mos:{judge}"]
     assert command(monkeypatch, voice_path, "--limit", 2, *listed) == 0
     (row,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("peak, MOS"))
-    assert len(re.findall(r"\[", row)) == 4 and row.endswith("-")  # recording, copy, paced, spoken, not the model
+    assert len(re.findall(r"\[", row)) == 5 and row.endswith(
+        "-"
+    )  # recording, Griffin-Lim, copy, paced, spoken, not the model
     stored = json.loads((voice_path / "evaluation" / "test" / "evaluation.json").read_text())
     assert stored["judges"] == ["mos_peak"] and stored["notes"] == []
     assert 0 < stored["estimates"]["copy"]["mos_peak"]["value"] <= 1

@@ -18,6 +18,7 @@ from vitslite.audio import AudioSettings, LogMel
 from vitslite.evaluation.judges import Judge, judged
 from vitslite.metrics import acoustics, recognition
 from vitslite.metrics.recognition import Recogniser
+from vitslite.metrics.sound import Sound, sound
 from vitslite.metrics.statistics import NOT_MEASURED, significant
 
 N_RESAMPLES = 1000
@@ -37,6 +38,14 @@ MEASURES = {
     "log_f0_error": Measure("log-F0 error, rms per utterance", "semitones"),
     "voicing_error": Measure("voicing error along the warped path", "fraction"),
     "log_mel_l1": Measure("log-mel L1, same timing", "nats"),
+    "high_buzz": Measure("repetition at one hop, above 4.5 kHz", "correlation"),
+    "mid_buzz": Measure("repetition at one hop, 1.5 to 4.5 kHz", "correlation"),
+    "harmonicity": Measure("harmonics-to-noise ratio", "dB"),
+    "harmonicity_lost": Measure("the same minus the recording's", "dB"),
+    "slow_modulation": Measure("modulation at 8 to 25 Hz", "dB"),
+    "slow_modulation_lost": Measure("the same minus the recording's", "dB"),
+    "fast_modulation": Measure("modulation at 25 to 50 Hz", "dB"),
+    "fast_modulation_lost": Measure("the same minus the recording's", "dB"),
     "length_error": Measure("length, off the recording's", "fraction"),
     "words_per_minute": Measure("speaking rate", "words/min"),
     "diversity": Measure("diversity: log-mel L1 between two draws", "nats"),
@@ -73,6 +82,7 @@ class Voiced(NamedTuple):
     wav: Float[np.ndarray, " S"]
     cepstrum: Float[np.ndarray, "C T"]
     f0: Float[np.ndarray, " T"]
+    sound: Sound
 
 
 class Scorer:
@@ -107,6 +117,7 @@ class Scorer:
         for kind, voiced in analysed.items():
             level = acoustics.level(voiced.wav, self.audio.hop_length)
             rows[kind] = {name: (getattr(level, name), 1.0) for name in ("rms_db", "clipped", "silent")}
+            rows[kind] |= {name: (value, 1.0) for name, value in voiced.sound._asdict().items()}
             if words:
                 rows[kind]["words_per_minute"] = (len(words), len(voiced.wav) / self.audio.sample_rate / 60)
             if words and heard:
@@ -121,7 +132,8 @@ class Scorer:
     def _analyse(self, kind: str, wav: Float[np.ndarray, " S"]) -> Voiced:
         if len(wav) < self.audio.hop_length:
             raise ValueError(f"the {kind} recording has {len(wav)} samples, less than one spectrogram frame")
-        return Voiced(wav, acoustics.mel_cepstrum(self.log_mel(wav)), acoustics.pitch(wav, self.audio)[0])
+        cepstrum, f0 = acoustics.mel_cepstrum(self.log_mel(wav)), acoustics.pitch(wav, self.audio)[0]
+        return Voiced(wav, cepstrum, f0, sound(wav, self.audio.sample_rate, self.audio.hop_length))
 
     def _errors(self, text: str, heard: str, heard_in_recording: str | None) -> dict[str, Ratio]:
         c = recognition.count_errors(text, heard)
@@ -141,6 +153,10 @@ class Scorer:
             "mel_cepstral_distortion": (acoustics.mel_cepstral_distortion(x.cepstrum, real.cepstrum, path), 1.0),
             "log_f0_error": (pitch.log_f0_rmse * SEMITONES, 1.0),
             "voicing_error": (pitch.voicing, 1.0),
+            **{
+                f"{name}_lost": (getattr(x.sound, name) - getattr(real.sound, name), 1.0)
+                for name in ("harmonicity", "slow_modulation", "fast_modulation")  # paired, as excess_word_error_rate
+            },
             "length_error": (abs(len(x.wav) - len(real.wav)), len(real.wav)),
         }
 

@@ -1,6 +1,7 @@
 """Evaluation of a trained voice on sentences that it was not trained on.
 
     recording
+    Griffin-Lim  its log-mel spectrogram made audio without learning: what a decoder must beat
     copy      copy-synthesis: decoded from the posterior of the recording
     paced     spoken from text with the durations that the alignment search finds in the recording
     spoken    spoken from text alone: prior sample, predicted durations
@@ -24,6 +25,7 @@ from vitslite.audio import Features
 from vitslite.datasets.corpus import Utterance
 from vitslite.datasets.loader import fixed_batches
 from vitslite.evaluation.judges import Judge
+from vitslite.evaluation.griffin_lim import GriffinLim
 from vitslite.evaluation.result import MODEL, Alignment, Scored
 from vitslite.evaluation.scoring import Ratio, Scorer
 from vitslite.metrics.acoustics import log_mel_l1
@@ -55,6 +57,7 @@ class VoiceEvaluator:
         self.audio = voice.config.audio
         self.features = Features(self.audio).to(voice.device)
         self.scorer = Scorer(self.audio, recogniser, judges)
+        self._griffin_lim = GriffinLim(self.audio)
         self.seconds = self.audio_seconds = 0.0  # spent on speaking, and spoken
         self._word_aligner = None  # of the demo voice the true onsets are known
         if voice.config.data.kind != "demo" and voice.config.text.voice.startswith("en"):
@@ -89,6 +92,7 @@ class VoiceEvaluator:
         spoken = self._timed_speech(batch, seed)
         wavs = {
             "recording": _samples(batch.audio),
+            "Griffin-Lim": _samples(self._griffin_lim(batch.mel)),
             "copy": _samples(self.voice.model.reconstruct(batch)),
             "paced": _samples(self._speak(batch, seed, outputs.durations).audio),
             "spoken": _samples(spoken.audio),
@@ -98,7 +102,7 @@ class VoiceEvaluator:
 
         measures, heard = self.scorer.score(utterance.text, wavs, utterance.id)
         mels = {kind: self.scorer.log_mel(wav) for kind, wav in wavs.items()}
-        for kind in ("recording", "copy", "paced"):
+        for kind in ("recording", "Griffin-Lim", "copy", "paced"):
             measures[kind]["log_mel_l1"] = (log_mel_l1(mels[kind], mels["recording"]), 1)
         measures["spoken"]["diversity"] = (log_mel_l1(self.scorer.log_mel(again), mels["spoken"]), 1)
         measures[MODEL], pooled = self._model_measures(utterance, batch, outputs, words, spoken.durations)
