@@ -48,7 +48,7 @@ def test_it_is_the_same_every_time_and_leaves_the_random_state_alone():
 
 
 def test_it_is_hoarse_and_does_not_buzz():
-    """What the evaluation's column shows: phases that only nearly fit cost harmonics, not the repetition of a decoder."""
+    """What the evaluation's column shows: phases that nearly fit cost harmonics and do not repeat."""
     settings = AudioSettings(16000, 1024, 320, 1024)
     wav = speechlike(16000, 2.0)
     copy = GriffinLim(settings)(LogMel(settings)(wav, torch.tensor([32000])))

@@ -24,8 +24,8 @@ from vitslite import randomness
 from vitslite.audio import Features
 from vitslite.datasets.corpus import Utterance
 from vitslite.datasets.loader import fixed_batches
-from vitslite.evaluation.judges import Judge
 from vitslite.evaluation.griffin_lim import GriffinLim
+from vitslite.evaluation.judges import Judge
 from vitslite.evaluation.result import MODEL, Alignment, Scored
 from vitslite.evaluation.scoring import Ratio, Scorer
 from vitslite.metrics.acoustics import log_mel_l1
