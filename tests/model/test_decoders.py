@@ -39,13 +39,16 @@ SMALL = {
     "subframes": ISTFTSettings(channels=12, n_layers=1, kernel=5, subframes=4),
 }
 KEYS = torch.tensor([11, 22, 33, 44])
+RECORDINGS = 0.1 * torch.cos(2 * math.pi * torch.arange(96) / 20).expand(2, 1, 96)  # 200 Hz at 4 kHz
 
 
 def small_decoder(name):
     """6 latent channels, 8 samples a frame; weights large enough that everything is heard."""
     torch.manual_seed(0)
     part = "istft" if isinstance(SMALL[name], ISTFTSettings) else "hifigan"
-    decoder = build_decoder(DecoderSettings(kind=part, **{part: SMALL[name]}), n_latent=6, hop_length=8)
+    decoder = build_decoder(
+        DecoderSettings(kind=part, **{part: SMALL[name]}), n_latent=6, hop_length=8, sample_rate=4000
+    )
     with torch.no_grad():
         for p in decoder.parameters():
             p.add_(0.2 * torch.randn_like(p))
@@ -57,7 +60,7 @@ def n_parameters(module):
 
 
 def test_published_parameter_counts():
-    assert n_parameters(build_decoder(DecoderSettings(), 192, 256)) == 14_337_024
+    assert n_parameters(build_decoder(DecoderSettings(), 192, 256, 16000)) == 14_337_024
     light = HiFiGANSettings(
         channels=256,
         upsample_rates=[8, 8, 4],
@@ -114,7 +117,7 @@ def test_a_ragged_batch_equals_single_runs_at_every_sample(name):
 def test_every_weight_has_a_gradient_and_so_has_z(name):
     decoder = small_decoder(name)
     z = torch.randn(2, 6, 12, requires_grad=True)
-    decoded = decoder(z, sequence_mask(torch.tensor([12, 7]), 12), KEYS[:2], pitch=torch.zeros(2, 12))
+    decoded = decoder(z, sequence_mask(torch.tensor([12, 7]), 12), KEYS[:2], recording=RECORDINGS)
     (decoded.audio.square().sum() + (0 if decoded.pitch_loss is None else decoded.pitch_loss.sum())).backward()
     for label, p in decoder.named_parameters():
         assert p.grad is not None and p.grad.abs().max() > 0, label
@@ -128,7 +131,7 @@ def test_first_output_is_quiet_and_fp32(kind):
     is_hifigan, is_full = kind == "hifigan", kind == "source_filter"
     istft = ISTFTSettings(subframes=4 if is_full else 1, harmonics=is_full, noise=is_full)
     settings = DecoderSettings("hifigan" if is_hifigan else "istft", HiFiGANSettings(channels=64), istft)
-    decoder = build_decoder(settings, 32, 256)
+    decoder = build_decoder(settings, 32, 256, 16000)
     z = torch.randn(1, 32, 20)
     with torch.no_grad():
         audio = decoder(z, None, KEYS[:1]).audio
@@ -276,4 +279,4 @@ def test_settings_that_cannot_work_say_so(overrides, message):
 def test_the_decoder_that_is_not_used_need_not_fit():
     defaults_with("model.decoder.kind=istft", "audio.hop_length=320")
     with pytest.raises(AssertionError):
-        build_decoder(DecoderSettings(), 8, 320)
+        build_decoder(DecoderSettings(), 8, 320, 16000)

@@ -1,7 +1,5 @@
 """Pitch of recordings against tones that are known and against probabilistic YIN, and what decoders make of it."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -54,12 +52,13 @@ def test_noise_and_silence_are_unvoiced():
 
 def test_a_decoder_is_judged_and_trained_by_the_voiced_frames_alone():
     torch.manual_seed(0)
-    decoder = ISTFTDecoder(ISTFTSettings(channels=8, n_layers=1, harmonics=True), 4, 320)
+    decoder = ISTFTDecoder(ISTFTSettings(channels=8, n_layers=1, harmonics=True), 4, 320, 16000)
     wav = torch.cat([voice(200), torch.zeros(1, 1, 16000), voice(100)], 2)
-    pitch = TRACKER(torch.cat([wav, wav]))
+    wavs = torch.cat([wav, wav])
+    pitch = TRACKER(wavs)
     z = torch.randn(2, 4, 150, requires_grad=True)
     mask = sequence_mask(torch.tensor([150, 50]), 150)
-    decoded = decoder(z, mask, pitch=pitch)
+    decoded = decoder(z, mask, recording=wavs)
     said = decoder.pitch(z, mask).detach()
     assert decoded.pitch_loss[0].sum().item() == pytest.approx((said - pitch)[0].abs().nansum().item(), rel=1e-5)
     assert decoded.pitch_loss[1].sum().item() == pytest.approx((said - pitch)[1, :50].abs().nansum().item(), rel=1e-5)
@@ -69,13 +68,13 @@ def test_a_decoder_is_judged_and_trained_by_the_voiced_frames_alone():
     assert z.grad[0, :, 10:40].abs().min() > 0
 
 
-def test_pulses_have_the_pitch_that_is_given():
+def test_pulses_have_the_pitch_of_the_recording_that_is_given():
     torch.manual_seed(0)
-    decoder = ISTFTDecoder(ISTFTSettings(channels=8, n_layers=1, subframes=2, harmonics=True), 4, 320)
+    decoder = ISTFTDecoder(ISTFTSettings(channels=8, n_layers=1, subframes=2, harmonics=True), 4, 320, 16000)
     z, hertz = torch.randn(1, 4, 100), 123.0
     with torch.no_grad():
         decoder.out.weight *= 0.01  # nearly the same filter in all frames
-        given = decoder(z, None, pitch=torch.full((1, 100), math.log(hertz / HZ_PER_CYCLE))).audio
+        given = decoder(z, None, recording=voice(hertz, 2.0)).audio
         own = decoder(z, None).audio
     assert (TRACKER(given)[0, 5:-5].exp() * HZ_PER_CYCLE / hertz).log().abs().max() < 0.02
     assert (TRACKER(own)[0, 5:-5].exp() * HZ_PER_CYCLE / hertz).log().abs().nanmedian() > 0.1

@@ -48,20 +48,18 @@ class DecoderSettings:
     istft: ISTFTSettings = field(default_factory=ISTFTSettings)
 
     @property
-    def has_pulses(self) -> bool:
-        return self.kind == "istft" and self.istft.harmonics
-
-    @property
     def is_random(self) -> bool:
         return self.kind == "istft" and self.istft.noise
 
 
-def build_decoder(settings: DecoderSettings, n_latent: int, hop_length: int) -> "HiFiGAN | ISTFTDecoder":
+def build_decoder(
+    settings: DecoderSettings, n_latent: int, hop_length: int, sample_rate: int
+) -> "HiFiGAN | ISTFTDecoder":
     """A module with forward(z [B D T], mask [B 1 T] or None, keys [B]) -> Decoded, its audio [B 1 T * hop_length]."""
     if settings.kind == "hifigan":
         return HiFiGAN(settings.hifigan, n_latent, hop_length)
     assert settings.kind == "istft", settings.kind
-    return ISTFTDecoder(settings.istft, n_latent, hop_length)
+    return ISTFTDecoder(settings.istft, n_latent, hop_length, sample_rate)
 
 
 class HiFiGAN(nn.Module):
@@ -98,7 +96,7 @@ class HiFiGAN(nn.Module):
         z: Float[Tensor, "B D T"],
         mask: Bool[Tensor, "B 1 T"] | None,
         keys: Int[Tensor, " B"] | None = None,
-        pitch: Float[Tensor, "B T"] | None = None,
+        recording: Float[Tensor, "B 1 S"] | None = None,
         twice: bool = False,
     ) -> Decoded:
         x = masked(self.conv_pre(masked(z, mask)), mask)

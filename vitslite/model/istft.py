@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vitslite import randomness
 from vitslite.model.layers import masked, same_conv
+from vitslite.model.pitch import PitchTracker
 
 _SLOWEST, _FASTEST = 0.5, 16.0  # cycles per frame of a pulse train: 25 to 800 Hz at 50 frames a second
 _PITCH_CHANNELS, _PITCH_START = 96, 3.0  # of the pitch head; cycles per frame it starts at
@@ -55,7 +56,7 @@ class ISTFTDecoder(nn.Module):
 
     window: Tensor
 
-    def __init__(self, settings: ISTFTSettings, n_latent: int, hop_length: int):
+    def __init__(self, settings: ISTFTSettings, n_latent: int, hop_length: int, sample_rate: int):
         super().__init__()
         s = settings
         assert hop_length % (2 * s.subframes) == 0, (hop_length, s.subframes)
@@ -75,6 +76,7 @@ class ISTFTDecoder(nn.Module):
             bias[:, 0] = -1.0
             bias[:, 2:] = -3.0
         self.pitch = PitchHead(n_latent, s.kernel) if s.harmonics else None
+        self.tracker = PitchTracker(sample_rate, hop_length) if s.harmonics else None
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
     def forward(
@@ -82,25 +84,25 @@ class ISTFTDecoder(nn.Module):
         z: Float[Tensor, "B D T"],
         mask: Bool[Tensor, "B 1 T"] | None,
         keys: Int[Tensor, " B"] | None = None,
-        pitch: Float[Tensor, "B T"] | None = None,
+        recording: Float[Tensor, "B 1 S"] | None = None,
         twice: bool = False,
     ) -> Decoded:
         """`keys` are those of the noise, if there is any; `twice` asks for a second draw of it.
 
-        `pitch` is the recording's, ln of cycles per frame, NaN where unvoiced. Where it is given the pulses have it and
-        not the predicted one: harmonics beside those of the recording would be paid for with noise between them.
+        Where the `recording` is given the pulses have its pitch in voiced frames, and not the predicted one: harmonics
+        beside those of the recording would be paid for with noise between them.
         """
         x = self.conv_in(masked(z, mask))
         for block in self.blocks:
             x = block(x, mask)
-        log_pitch = pitch_loss = None
-        if self.pitch:
-            log_pitch = self.pitch(z, mask)
-            if pitch is not None:
-                pitch = torch.where(pitch.isnan(), log_pitch.detach(), pitch)
-                pitch_loss = masked((log_pitch - pitch).abs()[:, None], mask)[:, 0]
-                log_pitch = pitch
         n_draws = 2 if twice and self.settings.noise else 1
+        log_pitch = pitch_loss = None
+        if self.pitch and self.tracker:
+            log_pitch = predicted = self.pitch(z, mask)
+            if recording is not None:
+                found = self.tracker(recording)
+                log_pitch = torch.where(found.isnan(), predicted.detach(), found)
+                pitch_loss = masked((predicted - log_pitch).abs()[:, None], mask)[:, 0]
         with torch.autocast(x.device.type, enabled=False):
             heads = self.out(self.norm(x.float().transpose(1, 2)))
             audio = self._synthesise(heads, mask, log_pitch, keys, n_draws)

@@ -24,7 +24,6 @@ from vitslite.model.alignment import AlignmentSettings, Items
 from vitslite.model.decoders import DecoderSettings, build_decoder
 from vitslite.model.durations import ROUNDINGS, DurationSettings, build_durations
 from vitslite.model.flows import Flow, FlowSettings
-from vitslite.model.pitch import PitchTracker
 from vitslite.model.posterior_encoder import LOG_MEL_MEAN, PosteriorEncoder, PosteriorEncoderSettings
 from vitslite.model.synthesis import Synthesis, SynthesisSettings
 from vitslite.model.text_encoder import TextEncoder, TextEncoderSettings
@@ -68,8 +67,7 @@ class VITS(nn.Module):
         self.posterior_encoder = PosteriorEncoder(s.posterior, n_bins, s.n_latent)
         self.flow = Flow(s.flow, s.n_latent)
         self.duration_predictor = build_durations(s.duration, s.text_encoder.hidden)
-        self.decoder = build_decoder(s.decoder, s.n_latent, hop_length)
-        self.pitch_tracker = PitchTracker(sample_rate, hop_length) if s.decoder.has_pulses else None
+        self.decoder = build_decoder(s.decoder, s.n_latent, hop_length, sample_rate)
         self.mel_head = nn.Conv1d(s.text_encoder.hidden, n_mels, 1) if s.mel_head else None
         if self.mel_head and self.mel_head.bias is not None:
             nn.init.constant_(self.mel_head.bias, LOG_MEL_MEAN)  # where speech is
@@ -100,8 +98,7 @@ class VITS(nn.Module):
         audio, z, audio_frames = self._segments(batch, self._decoder_input(z, z_p))
         mel_prior = None if mel_text is None else alignment.expand(mel_text, durations, mask.shape[2])
         decoder_mask = mask if self.settings.segment_frames is None else None
-        pitch = self.pitch_tracker(audio) if self.pitch_tracker else None
-        decoded = self.decoder(z, decoder_mask, batch.keys, pitch, twice=True)
+        decoded = self.decoder(z, decoder_mask, batch.keys, recording=audio, twice=True)
         heard = (decoded.audio, audio, audio_frames, batch.mel, mel_prior, decoded.again, decoded.pitch_loss)
         return Outputs(latents, p_text, durations, duration_loss, *heard)
 
