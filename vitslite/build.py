@@ -147,7 +147,8 @@ def warm_start(config: Config) -> WarmStart | None:
 
 
 def objective(config: Config) -> Objective:
-    return Objective(config.objective, config.audio, config.model.segment_frames)
+    model = config.model
+    return Objective(config.objective, config.audio, model.segment_frames, model.decoder.is_random)
 
 
 def recogniser(config: Config) -> Recogniser | None:

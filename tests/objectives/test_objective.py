@@ -229,7 +229,7 @@ def test_weights_and_terms():
     fake = [DiscriminatorOutput(torch.rand(2, 5), [torch.rand(2, 3, 5)])]
     terms, total = o(outputs, o.counts(batch), real, fake)
     assert set(terms) == {"kl", "mel", "duration", "adversarial", "feature_matching", "prior_mel", "energy"}
-    expected = sum(getattr(weights, name) * value for name, value in terms.items())
+    expected = sum(getattr(weights, name, 0) * value for name, value in terms.items())
     torch.testing.assert_close(total, expected)
     assert float(terms["adversarial"]) == pytest.approx(float(((1 - fake[0].score) ** 2).mean()), rel=1e-6)
     distance = (real[0].features[0] - fake[0].features[0]).abs().mean()
@@ -296,7 +296,7 @@ def test_energy_distance_is_that_of_three_spectrograms():
         return found / len(loss.reconstruction.mels)
 
     x, y, again = outputs.audio, outputs.audio_hat, outputs.audio_again
-    expected = distance(x, y) + distance(x, again) - distance(y, again)
+    expected = (distance(x, y) + distance(x, again) - distance(y, again)) / 2
     assert terms["energy"].item() == pytest.approx(expected.item(), rel=1e-5)
     assert terms["mel"].item() == pytest.approx(distance(x, y).item(), rel=1e-5)
     one_draw = loss(Outputs(**{**outputs.__dict__, "audio_again": None}), loss.counts(batch)).terms
@@ -313,8 +313,8 @@ def test_energy_distance_wants_noise_to_be_noise_and_l1_does_not_care():
             outputs.audio_hat, outputs.audio, outputs.audio_frames, [torch.tensor(400.0 * 8)], outputs.audio_again
         )
     assert mel[1.0].item() == pytest.approx(mel[0.0].item(), rel=0.03)
-    assert energy[1.0].item() == pytest.approx(2 * mel[1.0].item(), rel=0.05)  # d(y, y') = 0
-    assert energy[0.0].item() == pytest.approx(mel[0.0].item(), rel=0.05)  # all three alike
+    assert energy[1.0].item() == pytest.approx(mel[1.0].item(), rel=0.05)  # d(y, y') = 0
+    assert energy[0.0].item() == pytest.approx(mel[0.0].item() / 2, rel=0.05)  # all three alike
     assert energy[0.0] < energy[0.5] < energy[1.0]
 
 
@@ -324,6 +324,13 @@ def test_pitch_is_a_mean_over_all_valid_frames():
     assert loss(outputs, loss.counts(batch)).terms["pitch"].item() == pytest.approx(0.5)
 
 
-def test_energy_and_pitch_have_their_settings():
-    with pytest.raises(ValueError, match="objective.weights.energy=1.0 compares two draws.*source_filter"):
-        defaults_with("objective.weights.energy=1")
+def test_the_energy_distance_takes_the_place_and_the_weight_of_the_mel_loss():
+    batch, outputs = make([9, 14], [4, 6])
+    settings = ObjectiveSettings(weights=LossWeights(mel=7.0))
+    for is_random, energy, weighed in [(True, True, "energy"), (True, False, "mel"), (False, True, "mel")]:
+        settings.energy = energy
+        loss = Objective(settings, AUDIO, None, is_random)
+        terms, total = loss(outputs, loss.counts(batch))
+        others = terms["kl"] + terms["duration"]
+        torch.testing.assert_close(total, others + 7 * terms[weighed])
+    assert abs(terms["energy"] - terms["mel"]) > 0.01

@@ -70,14 +70,14 @@ def _networks(config: Config) -> Iterator[str]:
 
 
 def _istft(config: Config) -> Iterator[str]:
-    s, weights, hop_length = config.model.decoder.istft, config.objective.weights, config.audio.hop_length
+    s, hop_length = config.model.decoder.istft, config.audio.hop_length
     at = "model.decoder.istft"
     if hop_length % (2 * s.subframes):
         yield (
             f"{at}.subframes={s.subframes} centres spectra of audio.hop_length={hop_length} / {s.subframes} samples: "
             "that must be a whole and even number"
         )
-    if s.harmonics and weights.pitch == 0:
+    if s.harmonics and config.objective.weights.pitch == 0:
         yield f"{at}.harmonics=true, objective.weights.pitch=0: nothing would train the pitch; make it 10"
 
 
@@ -148,11 +148,6 @@ def _laboratory(config: Config) -> Iterator[str]:
         yield "model.alignment.score=mel looks at the mel head: add model.mel_head=true objective.weights.prior_mel=1"
     if alignment.score == "mel" and prior_mel == 0:
         yield "model.alignment.score=mel, objective.weights.prior_mel=0: nothing would train the mel head; make it 1"
-    if objective.weights.energy > 0 and not model.decoder.is_random:
-        yield (
-            f"objective.weights.energy={objective.weights.energy} compares two draws of a decoder, and this one has no "
-            "noise to draw: add model/decoder=source_filter, or make it 0"
-        )
     if prior_mel > 0 and not model.mel_head:
         yield f"objective.weights.prior_mel={prior_mel} weighs what the mel head says: add model.mel_head=true"
     if alignment.kind == "given" and (config.data.kind != "demo" or config.text.frontend != "phonemes"):

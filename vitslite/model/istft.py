@@ -33,7 +33,7 @@ class ISTFTSettings:
     # Spectra per latent frame, each of 4 hop_length / subframes samples: the shorter, the sharper in time.
     subframes: int = field(default=1, metadata={"at_least": 1})
     harmonics: bool = False  # filter a pulse train at a predicted pitch; objective.weights.pitch trains that
-    noise: bool = False  # add filtered Gaussian noise: the decoder is then random, as objective.weights.energy wants it
+    noise: bool = False  # add filtered Gaussian noise: the decoder is then random, as objective.energy wants it
 
 
 class Decoded(NamedTuple):

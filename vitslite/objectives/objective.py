@@ -1,7 +1,9 @@
 """Training objective: named loss terms, their units, their weights, their total.
 
     total = w_kl KL + w_mel mel + w_duration duration + w_adversarial adversarial + w_feature_matching feature matching
-            + w_prior_mel prior_mel + w_energy energy + w_pitch pitch
+            + w_prior_mel prior_mel + w_pitch pitch
+
+and of a decoder that is random w_mel energy in the place of w_mel mel.
 
     kl                nats per frame            sum over D, mean over the valid frames of the global batch
                       (or nats per element, or mean over utterances: objective.reduction)
@@ -9,7 +11,7 @@
     duration          nats (stochastic) or squared log ratio (deterministic) per token
     adversarial, feature_matching               mean over utterances
     prior_mel         nats per element          Grad-TTS's prior loss, where the model has a mel head
-    energy            nats per element          spectral energy distance, where the decoder has noise: as mel
+    energy            spectral energy distance  as mel, where the decoder is random
     pitch             nats per frame            log-pitch L1, 0 in unvoiced frames, where the decoder has pulses
 
 Every mean divides by the count over the *global* batch, over all ranks and micro-batches: the mean of per-rank means is
@@ -47,8 +49,7 @@ class LossWeights:
     adversarial: float = field(default=1.0, metadata={"at_least": 0})
     feature_matching: float = field(default=1.0, metadata={"at_least": 0})
     prior_mel: float = field(default=0.0, metadata={"at_least": 0})
-    energy: float = field(default=0.0, metadata={"at_least": 0})
-    pitch: float = field(default=0.0, metadata={"at_least": 0})
+    pitch: float = field(default=10.0, metadata={"at_least": 0})  # of decoders that have pulses
 
 
 @dataclass
@@ -62,6 +63,7 @@ class ObjectiveSettings:
     # Of the KL; per_element: also divided by D; per_utterance: mean of utterances' means.
     reduction: str = field(default="per_frame", metadata={"choices": REDUCTIONS})
     regulariser: RegulariserSettings = field(default_factory=RegulariserSettings)
+    energy: bool = True  # of a decoder that is random weigh the spectral energy distance, and not the log-mel L1
     # Rows of [n_fft, hop_length, n_mels].
     extra_resolutions: list[list[int]] = field(default_factory=list, metadata={"at_least": 1})
     weights: LossWeights = field(default_factory=LossWeights)
@@ -90,13 +92,20 @@ class Losses(NamedTuple):
 
 
 class Objective(nn.Module):
-    """Outputs -> named losses. `segment_frames` is the model's: what length of audio it decodes (None: all)."""
+    """Outputs -> named losses.
 
-    def __init__(self, settings: ObjectiveSettings, audio: AudioSettings, segment_frames: int | None):
+    Of the model: `segment_frames`, what length of audio it decodes (None: all), and whether its decoder `is_random`.
+    """
+
+    def __init__(
+        self, settings: ObjectiveSettings, audio: AudioSettings, segment_frames: int | None, is_random: bool = False
+    ):
         super().__init__()
         self.settings = settings
         self.estimator = build_estimator(settings)
-        self.weights = settings.weights
+        self.weights = vars(settings.weights)
+        if is_random and settings.energy:
+            self.weights = self.weights | {"energy": self.weights["mel"], "mel": 0.0}
         self.segment_frames = segment_frames
         self.reconstruction = MelReconstruction(audio, settings.extra_resolutions)
 
@@ -144,13 +153,13 @@ class Objective(nn.Module):
                 n_frames = counts.mels[0] / self.reconstruction.resolutions[0].n_mels
                 terms["pitch"] = outputs.pitch_loss.sum() / n_frames
             weights = self.weights_at(step)
-            total = sum(weights[name] * value for name, value in terms.items())
+            total = sum(weights.get(name, 0.0) * value for name, value in terms.items())
         return Losses(terms, total)
 
     def weights_at(self, step: int | None) -> dict[str, float]:
         """The weight of every term in a step; without one, as they are in the end."""
         factor = 1.0 if step is None else weight_factor(self.settings.regulariser, step)
-        return vars(self.weights) | {"kl": factor * self.weights.kl}
+        return self.weights | {"kl": factor * self.weights["kl"]}
 
     def _kl(self, latents: Latents, counts: Counts) -> Float[Tensor, ""]:
         """This micro-batch's share of the KL, reduced. The one place where its elements are masked and summed."""

@@ -20,7 +20,7 @@ class MelReconstruction(nn.Module):
 
     Of a decoder that is random, `again` is a second draw, and the spectral energy distance is given as well:
 
-        d(x, y) + d(x, y') - d(y, y'),      d: the mean above
+        1/2 (d(x, y) + d(x, y') - d(y, y')),      d: the mean above
 
     Its expectation is lowest where the decoder's distribution of spectrograms is that of the recordings, in each bin
     (a proper scoring rule), while that of d(x, y) alone is lowest where the decoder always says the median, and so
@@ -64,7 +64,7 @@ class MelReconstruction(nn.Module):
                 said_again = mel(again, samples)
                 energy = energy + distance + (_l1(said_again, target, mask) - _l1(said, said_again, mask)) / count
         n = len(self.mels)
-        return loss / n, None if energy is None else energy / n
+        return loss / n, None if energy is None else energy / (2 * n)
 
 
 def _l1(a: Float[Tensor, "B M T"], b: Float[Tensor, "B M T"], mask: Bool[Tensor, "B 1 T"]) -> Float[Tensor, ""]:
