@@ -298,7 +298,7 @@ def test_the_command_leaves_json_wavs_and_figures(monkeypatch, voice_path, capsy
     output = voice_path / "evaluation" / "test"
     names = {path.name.split("_")[-1] for path in output.iterdir()}
     wavs = {"recording.wav", "Griffin-Lim.wav", "copy.wav", "paced.wav", "spoken.wav"}
-    assert names == {"evaluation.json", "durations.png", "alignment.png", "spectrograms.png"} | wavs
+    assert names == {"evaluation.json", "durations.png", "alignment.png", "spectrograms.png", "high.png"} | wavs
     stored = json.loads((output / "evaluation.json").read_text())
     assert stored["split"] == "test" and stored["n_utterances"] == 3 and "grammar" in stored["recogniser"]
     assert stored["estimates"]["recording"]["mel_cepstral_distortion"] == {

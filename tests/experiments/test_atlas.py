@@ -21,7 +21,7 @@ from vitslite.config import naming
 from vitslite.experiments import atlas
 from vitslite.experiments.tables import draw_curves
 from vitslite.metrics.statistics import cell
-from vitslite.monitoring import figures
+from vitslite.monitoring import panels as drawn
 from vitslite.runs import is_done, read_rows
 
 spec = importlib.util.spec_from_file_location("make_atlas", ROOT / "scripts" / "make_atlas.py")
@@ -325,7 +325,7 @@ def test_a_picture_is_drawn(experiment, tmp_path):
 def test_equal_curves_are_all_seen_each_in_its_colour(tmp_path):
     """Half_analytic and monte_carlo train the same model: the second line must not hide the first."""
     points = [[(step, 1 / step) for step in range(1, 9)]]
-    path = figures.variant_curves(tmp_path / "equal.png", {"kl": dict.fromkeys("abc", points)})
+    path = drawn.variant_curves(tmp_path / "equal.png", {"kl": dict.fromkeys("abc", points)})
     panel = imread(path)[:200, :, :3]  # the legend is below
     for colour in plt.get_cmap("tab10").colors[:3]:
         assert np.sum(np.abs(panel - colour).max(2) < 0.02) > 40
@@ -334,7 +334,7 @@ def test_equal_curves_are_all_seen_each_in_its_colour(tmp_path):
 
 def test_a_line_is_the_mean_and_a_band_the_range():
     axes = plt.figure().subplots()
-    figures._mean_and_range(axes, [[(1, 2.0), (5, 1.0)], [(1, 4.0), (5, 7.0), (9, 3.0)]], "black", 1.0)
+    drawn._mean_and_range(axes, [[(1, 2.0), (5, 1.0)], [(1, 4.0), (5, 7.0), (9, 3.0)]], "black", 1.0)
     np.testing.assert_allclose(axes.lines[0].get_xydata(), [(1, 3), (5, 4), (9, 3)])
     corners = {tuple(x) for x in axes.collections[0].get_paths()[0].vertices.tolist()}
     assert corners == {(1, 2), (5, 1), (9, 3), (5, 7), (1, 4)}
@@ -355,7 +355,7 @@ def test_a_full_picture_is_small(tmp_path):
         }
         for k, variants in enumerate(noise)
     }
-    path = figures.variant_curves(tmp_path / "full.png", panels)
+    path = drawn.variant_curves(tmp_path / "full.png", panels)
     assert imread(path).shape[1] == 1000
     assert path.stat().st_size <= 80_000
 

@@ -19,7 +19,7 @@ import yaml
 from vitslite.commands import compare as compare_command
 from vitslite.experiments import page, sources, variants, wandb_runs
 from vitslite.metrics.statistics import difference_in_words, needed_seeds, plus_minus
-from vitslite.monitoring import figures
+from vitslite.monitoring import panels as drawn
 
 VOID = {"meta", "img", "input", "br", "wbr"}
 STEPS = 40
@@ -534,18 +534,18 @@ def test_a_step_logged_twice_counts_once_and_long_curves_are_thinned(tmp_path):
 
 def test_everything_of_a_variant_in_a_picture_has_its_id():
     lines = {0: [[(0, 1.0), (10, 2.0)], [(0, 1.0), (10, 3.0)]], 2: [[(0, 0.0123), (10, 400.0)]]}
-    svg = figures.panel_svg("p7", lines, {2: [[(10, 3.0)]]}, 3)
+    svg = drawn.panel_svg("p7", lines, {2: [[(10, 3.0)]]}, 3)
     page = Page(f"<div>{svg}</div>")
     assert {"v0-p7-line", "v0-p7-line-band", "v2-p7-line", "v2-p7-line-band", "v2-p7-dots", "v2-p7-range"} == {
         name for name in page.ids if name.startswith("v")
     }
     assert all(name.startswith(("v", "p7-")) for name in page.ids) and len(set(page.ids)) == len(page.ids)
     assert all(link.removeprefix("#") in page.ids for link in page.links)
-    colours = figures.palette(3)
+    colours = drawn.palette(3)
     for i, expected in ((0, True), (1, False), (2, True)):
         assert (colours[i] in svg) == expected
-    assert figures.INK not in svg and "currentColor" in svg and "<!--" not in svg and "date" not in svg.lower()
-    assert svg == figures.panel_svg("p7", lines, {2: [[(10, 3.0)]]}, 3) != figures.panel_svg("p7", lines, {}, 3)
+    assert drawn.INK not in svg and "currentColor" in svg and "<!--" not in svg and "date" not in svg.lower()
+    assert svg == drawn.panel_svg("p7", lines, {2: [[(10, 3.0)]]}, 3) != drawn.panel_svg("p7", lines, {}, 3)
     assert ">0.01<" in svg or ">0.1<" in svg  # numbers between tags keep their digits
 
 
@@ -625,7 +625,7 @@ def test_a_variant_is_hidden_by_one_rule(runs):
     text = page_of(runs).text
     assert '.hide-v1 .v1, .hide-v1 [id^="v1-"] { display: none; }' in text
     assert text.count('<input type="checkbox"') == 2 and 'value="v1"' in text
-    for i, colour in enumerate(figures.palette(2)):
+    for i, colour in enumerate(drawn.palette(2)):
         assert f".v{i}, .c{i} {{ --colour: {colour}; }}" in text
 
 

@@ -198,6 +198,8 @@ def _leave_example(x: Scored, output: Path, scorer: Scorer) -> None:
         heard = f": {x.heard[kind]}" if kind in x.heard else ""
         mels[f"{kind}, {len(wav) / rate:.2f} s{heard}"] = scorer.log_mel(wav)
     figures.spectrograms(output / f"{name}_spectrograms.png", mels, x.text)
+    if rate > 9000:
+        figures.high_bands(output / f"{name}_high.png", x.wavs, rate, x.text)
     if x.alignment is not None:
         figures.alignment(output / f"{name}_alignment.png", title=x.text, **x.alignment._asdict())
 

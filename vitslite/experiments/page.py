@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from vitslite.experiments.tables import summary, tables
 from vitslite.experiments.variants import MAX_POINTS, Comparison, Variant, curves
 from vitslite.metrics import catalogue
-from vitslite.monitoring import figures, html, samples_page
+from vitslite.monitoring import html, panels, samples_page
 
 MOST_BYTES = 40_000_000  # of the page; above, players are left out
 TEMPLATE = "experiments/templates/comparison.html"
@@ -33,7 +33,7 @@ def page(c: Comparison, output: Path, n_sentences: int, everything: bool) -> str
         "title": c.title,
         "about": summary(c),
         "comparison": c,
-        "colours": figures.palette(len(c.variants)),
+        "colours": panels.palette(len(c.variants)),
         "tables": tables(c, output),
         "curves": _curves(c, everything),
         "open_groups": catalogue.OPEN_GROUPS,
@@ -56,7 +56,7 @@ def _curves(c: Comparison, everything: bool) -> dict[str, dict[str, str]]:
     """Key -> its panel as SVG, in groups by the first part of the keys."""
     groups: dict[str, dict[str, str]] = {}
     for i, (key, (training, validation)) in enumerate(curves(c.variants, everything).items()):
-        svg = figures.panel_svg(f"p{i}", training, validation, len(c.variants))
+        svg = panels.panel_svg(f"p{i}", training, validation, len(c.variants))
         groups.setdefault(key.split("/")[0], {})[key] = svg
     return groups
 

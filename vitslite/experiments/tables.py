@@ -15,7 +15,7 @@ from vitslite.experiments.sources import RunLog
 from vitslite.experiments.variants import MISSING, Comparison, Variant, curve, differences, logged_keys, typed
 from vitslite.metrics import catalogue
 from vitslite.metrics.statistics import difference_in_words, half_interval, plus_minus, significant
-from vitslite.monitoring import figures
+from vitslite.monitoring import panels
 
 NOTHING = "–"
 INTERVALS = (
@@ -206,5 +206,5 @@ def draw(path: Path, c: Comparison) -> Path | None:
 
 def draw_curves(path: Path, variants: list[Variant], keys: Iterable[str]) -> Path | None:
     """A panel per key. None, and no file, where nothing of them was logged."""
-    panels = {key: {variants[i].label: seeds for i, seeds in curve(variants, key).items()} for key in keys}
-    return figures.variant_curves(path, panels) if any(panels.values()) else None
+    shown = {key: {variants[i].label: seeds for i, seeds in curve(variants, key).items()} for key in keys}
+    return panels.variant_curves(path, shown) if any(shown.values()) else None

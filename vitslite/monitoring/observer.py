@@ -23,7 +23,7 @@ from vitslite.metrics.recognition import Recogniser
 from vitslite.metrics.verdict import verdict
 from vitslite.model.synthesis import SynthesisSettings
 from vitslite.model.vits import VITS, ModelSettings
-from vitslite.monitoring import figures, samples_page
+from vitslite.monitoring import figures, panels, samples_page
 from vitslite.monitoring.tracking import Tracker
 from vitslite.monitoring.validation import SOUND_METRICS, WORD_METRICS, Validator
 from vitslite.objectives.objective import Objective
@@ -107,7 +107,7 @@ class RunObserver:
         rows = self.tracker.rows()
         shown = catalogue.chosen("curves", (key.removeprefix("val/") for row in rows for key in row))
         if shown:
-            files["curves"] = figures.run_curves(run_dir / "curves.png", rows, shown, run_dir.name)
+            files["curves"] = panels.run_curves(run_dir / "curves.png", rows, shown, run_dir.name)
         probes = [row for row in rows if any(key.startswith("grad/kl/") for key in row)]
         if probes:
             files["gradients"] = figures.gradient_matrix(run_dir / "gradients.png", probes[-1])
