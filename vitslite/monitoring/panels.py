@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from vitslite.metrics.catalogue import find
-from vitslite.monitoring.figures import TITLE_WIDTH, metric_title, save, subplots
+from vitslite.monitoring.figures import metric_title, save, subplots
 from vitslite.runs import Points, Row, points
 
 DASH_PERIOD = 12.0  # line widths, of variant_curves and panel_svg
