@@ -92,7 +92,7 @@ class VoiceEvaluator:
         spoken = self._timed_speech(batch, seed)
         wavs = {
             "recording": _samples(batch.audio),
-            "Griffin-Lim": _samples(self._griffin_lim(batch.mel)),
+            "Griffin-Lim": self._griffin_lim(_samples(batch.audio)),
             "copy": _samples(self.voice.model.reconstruct(batch)),
             "paced": _samples(self._speak(batch, seed, outputs.durations).audio),
             "spoken": _samples(spoken.audio),

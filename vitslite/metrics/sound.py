@@ -41,11 +41,9 @@ def sound(wav: Float[np.ndarray, " S"], sample_rate: int, hop_length: int) -> So
     """All of them. ValueError for NaN or infinite samples."""
     require_samples(wav)
     wav = wav.astype(np.float64) - wav.mean(dtype=np.float64)
-    return Sound(
-        *(hop_correlation(wav, sample_rate, hop_length, *band) for band in BUZZ_BANDS),
-        harmonics_to_noise(wav, sample_rate),
-        *modulation(wav, sample_rate),
-    )
+    mid, high = (hop_correlation(wav, sample_rate, hop_length, *band) for band in BUZZ_BANDS)
+    slow, fast = modulation(wav, sample_rate)
+    return Sound(mid, high, harmonics_to_noise(wav, sample_rate), slow, fast)
 
 
 def hop_correlation(wav: Float[np.ndarray, " S"], sample_rate: int, hop_length: int, low: float, high: float) -> float:
