@@ -23,7 +23,7 @@ class GriffinLim:
         self.log_mel = LogMel(audio)
         self.inverse = torch.linalg.pinv(self.log_mel.filters.double()).float()
 
-    def __call__(self, wav: Float[np.ndarray, " S"]) -> Float[np.ndarray, " T*hop"]:
+    def __call__(self, wav: Float[np.ndarray, " S"]) -> Float[np.ndarray, " _"]:
         """As many whole frames as `wav` has."""
         s = self.audio
         log_mel = self.log_mel(torch.from_numpy(wav)[None, None], torch.tensor([len(wav)]))
