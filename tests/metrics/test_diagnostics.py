@@ -455,7 +455,7 @@ def test_gradient_matrix_is_drawn(tmp_path, norms):
 
 def test_zeros_in_the_gradient_matrix_are_blank_but_for_their_zero(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(figures, "_save", lambda figure, path: drawn.append(figure) or path)
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure) or path)
     values = {"grad/kl/flow": 3.0, "grad/kl/decoder": 0.0, "grad/mel/flow": 0.0, "grad/mel/decoder": 0.02}
     figures.gradient_matrix(tmp_path / "matrix.png", values | {"grad/flow": 9.0})
     axes = drawn[0].axes[0]
