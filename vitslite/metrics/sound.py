@@ -2,7 +2,7 @@
 
 Word error rates, mel distortions and losses are blind to all three. Each figure belongs beside that of a real recording
 of the same voice, as none has a value that is right for every speaker. Wavs are floats in [-1, 1]; besides the axis
-legend of tensors.py: N samples of a frame, K channels.
+legend of tensors.py: N samples of a frame.
 """
 
 import math
@@ -103,7 +103,7 @@ def harmonics_to_noise(wav: Float[np.ndarray, " S"], sample_rate: int) -> float:
 
 
 def modulation(wav: Float[np.ndarray, " S"], sample_rate: int) -> list[float]:
-    """How much the loudness of each band moves, in each of MODULATION_BANDS: 10 log10 of the mean square, dB of dB^2.
+    """How much the loudness of each band moves, in each of MODULATION_BANDS: 10 log10 of its mean square in dB^2.
 
     Envelopes are log-powers, dB, of 20 bands up to 8 kHz, evenly spaced on the mel scale, in Hann windows of 16 ms,
     200 a second, cut off 50 dB below the loudest. Over-smooth speech moves less than a recording: bursts, creak and the
