@@ -39,7 +39,7 @@ class ISTFTSettings:
 class Decoded(NamedTuple):
     audio: Float[Tensor, "B 1 S"]
     again: Float[Tensor, "B 1 S"] | None = None  # another draw of a decoder that has noise of its own, where asked for
-    pitch_loss: Float[Tensor, "B T"] | None = None  # |log-pitch error|, nats, 0 where unvoiced; where a recording was given
+    pitch_loss: Float[Tensor, "B T"] | None = None  # |log-pitch error|, nats, 0 where unvoiced; of a given recording
 
 
 class ISTFTDecoder(nn.Module):
