@@ -97,7 +97,13 @@ def test_every_experiment_runs(compose, experiment, tmp_path):
         (["objective.kl=carried_mean", "model/flow=none"], r"use model/flow=mean_only"),
         (
             ["objective.kl=carried_mean", "model/flow=householder"],
-            r"kind=householder has none",
+            r"kind=householder is not that",
+        ),
+        (["objective.kl=carried_mean", "model/flow=glow"], r"kind=glow is not that: use model/flow=mean_only"),
+        (["model/flow=glow", "model.flow.n_split=3"], r"n_split=3 .*make it even"),
+        (
+            ["model/flow=glow", "model.n_latent=5", "model.flow.n_squeeze=2"],
+            r"model\.n_latent=5 x model\.flow\.n_squeeze=2 = 10 channels .*model\.flow\.n_split=4",
         ),
         (["objective.kl=carried_mean", "objective.log_det=drop"], r"objective\.log_det=drop cannot"),
         (["objective.kl=carried_mean", "objective.regulariser.free_bits=0.1"], r"use objective\.kl=half_analytic"),
