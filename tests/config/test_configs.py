@@ -108,6 +108,7 @@ def test_every_experiment_runs(compose, experiment, tmp_path):
         (["objective.kl=carried_mean", "objective.log_det=drop"], r"objective\.log_det=drop cannot"),
         (["objective.kl=carried_mean", "objective.regulariser.free_bits=0.1"], r"use objective\.kl=half_analytic"),
         (["objective.kl=closed_form", "model.alignment.kind=forward_sum"], r"or model\.alignment\.kind=mas"),
+        (["model.text_encoder.mean_only=true"], r"add model\.text_encoder\.prior_std=unit"),
         (["objective.kl=k3"], r"kl/k3"),
         (["objective.regulariser.balance=both"], r"balance=both is unknown: choose one of none, sides, channels"),
         (["model.posterior.kind=residual"], r"add model/flow=none \(it is mean_only\)"),

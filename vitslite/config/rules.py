@@ -63,6 +63,11 @@ def _networks(config: Config) -> Iterator[str]:
         yield from _glow(model.flow, model.n_latent)
     if encoder.hidden % encoder.n_heads:
         yield f"model.text_encoder.n_heads={encoder.n_heads} does not divide model.text_encoder.hidden={encoder.hidden}"
+    if encoder.mean_only and encoder.prior_std == "learned":
+        yield (
+            "model.text_encoder.mean_only=true leaves model.text_encoder.prior_std=learned nothing to learn with: "
+            "add model.text_encoder.prior_std=unit"
+        )
     if model.decoder.kind == "istft":
         yield from _istft(config)
     if model.decoder.kind == "hifigan":
