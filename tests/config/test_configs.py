@@ -142,6 +142,10 @@ def test_every_experiment_runs(compose, experiment, tmp_path):
         (["trainer.accumulate=3"], r"data\.batch_size=4.*trainer\.accumulate=3"),
         (["trainer.optimizer.learning_rate=nan"], r"trainer\.optimizer\.learning_rate"),
         (["trainer.optimizer.learning_rate=0"], r"trainer\.optimizer\.learning_rate"),
+        (
+            ["trainer.optimizer.schedule=noam", "trainer.optimizer.warmup_steps=0"],
+            r"noam needs .*warmup_steps",
+        ),
         (["trainer.optimizer.schedule=linear"], r"schedule=linear.*cosine"),
         (["trainer.steps=0"], r"trainer\.steps=0"),
         (["trainer.accumulate=0"], r"trainer\.accumulate=0"),

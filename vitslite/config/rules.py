@@ -31,6 +31,8 @@ def _run(config: Config) -> Iterator[str]:
         yield f"name={config.name}: a name, not a path; run_dir=... says where a run lies"
     if config.directory.exists() and not config.directory.is_dir():
         yield f"run_dir={config.run_dir} is a file: give a directory"
+    if config.trainer.optimizer.schedule == "noam" and config.trainer.optimizer.warmup_steps == 0:
+        yield "trainer.optimizer.schedule=noam needs trainer.optimizer.warmup_steps=...; published 4000"
     if batch_size % (accumulate * n_ranks):
         yield f"data.batch_size={batch_size}: make it a multiple of trainer.accumulate={accumulate} x {n_ranks} ranks"
 
