@@ -25,7 +25,7 @@ TESTS = {p.relative_to(ROOT).as_posix(): p.read_text() for p in (ROOT / "tests")
 AXES = {  # of the laboratory: settings class -> the fields whose choices are told
     ObjectiveSettings: ("kl", "log_det", "reduction"),
     RegulariserSettings: ("schedule", "balance"),
-    FlowSettings: ("kind", "side"),
+    FlowSettings: ("kind", "side", "coupling"),
     PosteriorEncoderSettings: ("kind",),
     TextEncoderSettings: ("prior_std",),
     AlignmentSettings: ("kind", "score"),

@@ -12,6 +12,7 @@ from lab import F64, moments
 from torch import nn
 
 from vitslite.model.flows import KINDS, LINEAR_KINDS, VOLUME_PRESERVING, Coupling, Flow, FlowSettings, UnitTriangular
+from vitslite.model.glow import ActNorm, build_flow
 from vitslite.objectives.kl import gaussian_kl, half_analytic, monte_carlo
 from vitslite.tensors import Gaussian, sequence_mask
 
@@ -20,18 +21,21 @@ LENGTHS = torch.tensor([6, 4])
 MASK = sequence_mask(LENGTHS, T)
 
 
-def make(kind, n_couplings=4, weight_norm=True, cls=Flow, seed=0):
+def make(kind, n_couplings=4, weight_norm=True, cls=build_flow, seed=0):
     """A small flow that is far from the identity it starts as."""
     torch.manual_seed(seed)
     settings = FlowSettings(kind, hidden=8, kernel=3, n_layers=2, n_couplings=n_couplings, weight_norm=weight_norm)
     flow = cls(settings, D)
-    for layer in flow.couplings:
+    for layer in flow.modules():
         if isinstance(layer, Coupling):
             nn.init.normal_(layer.post.weight, std=0.5)
             nn.init.normal_(layer.post.bias, std=0.3)
         elif isinstance(layer, UnitTriangular):
             nn.init.normal_(layer.weight, std=0.5)
-    return flow  # reflections are random from the start
+        elif isinstance(layer, ActNorm):
+            nn.init.normal_(layer.log_scale, std=0.3)
+            nn.init.normal_(layer.shift, std=0.3)
+    return flow  # reflections and rotations are random from the start
 
 
 def sample(seed=1):
@@ -335,7 +339,7 @@ class Given(Coupling):
         nn.Module.__init__(self)
         self.functions = shift, log_scale
 
-    def shift_and_log_scale(self, x, mask):
+    def shift_and_log_scale(self, x, mask, keys=None):
         x0 = x[:, :1]
         return tuple(torch.cat([torch.zeros_like(x0), f(x0)], dim=1) for f in self.functions)
 

@@ -31,7 +31,7 @@ def small(flow="mean_only", duration="deterministic", decoder="istft", posterior
         segment_frames=segment_frames,
         text_encoder=TextEncoderSettings(hidden=16, filters=32, n_layers=2, dropout=0.2),
         posterior=PosteriorEncoderSettings(posterior, hidden=8, n_layers=2, skip=posterior == "mel"),
-        flow=FlowSettings(flow, hidden=8, n_layers=2, n_couplings=2),
+        flow=FlowSettings(flow, hidden=8, n_layers=2, n_couplings=2, n_squeeze=1, n_split=2),  # lengths are odd
         duration=DurationSettings(duration, filters=8),
         decoder=DecoderSettings(decoder, HIFIGAN, ISTFT),
     )

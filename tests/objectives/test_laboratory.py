@@ -78,11 +78,13 @@ DEFAULT = {"text_encoder", "posterior_encoder", "flow"}
 NO_POSTERIOR = {"text_encoder", "flow"}
 BOTH_ENCODERS = {"text_encoder", "posterior_encoder"}
 HEARD = {"posterior_encoder", "decoder"}
+FLOWS = {kind: [f"model/flow={kind}"] for kind in flows.KINDS}
+FLOWS["glow"].append("model.flow.n_squeeze=1")  # of frames as they come, an odd number or not
 FLOW_KINDS = [k for k in flows.KINDS if k != "none"]
 KL_ROUTES = [
     *[([f"objective.kl={name}", "model/flow=mean_only"], DEFAULT) for name in kl.ESTIMATORS if name != "closed_form"],
     *[([f"objective.kl={name}"], DEFAULT) for name in PROPOSED],
-    *[([f"model/flow={kind}"], DEFAULT) for kind in FLOW_KINDS],
+    *[(FLOWS[kind], DEFAULT) for kind in FLOW_KINDS],
     *[([f"model.alignment.kind={kind}"], DEFAULT) for kind in alignment.KINDS],
     *[([f"model.text_encoder.prior_std={kind}"], DEFAULT) for kind in text_encoder.PRIOR_STDS],
     (BY_MEL, DEFAULT),
@@ -129,7 +131,7 @@ def test_what_the_kl_trains(world, overrides, reached):
 
 @pytest.mark.parametrize("kind", FLOW_KINDS)
 def test_a_flow_on_the_posterior_side_is_heard(world, kind):
-    w = world(f"model/flow={kind}", "model.flow.side=posterior")
+    w = world(*FLOWS[kind], "model.flow.side=posterior")
     found = routes(w.model, w.losses.terms)
     assert found["mel"] == HEARD | {"flow"} and found["kl"] == DEFAULT
 
@@ -247,14 +249,16 @@ def test_t21_the_variance_of_the_readouts_after_training(compose, tmp_path):
 # ------------------------------------------------------------------------------------------------ every option trains
 
 MODEL_OPTIONS = [
-    *[[f"model/flow={kind}"] for kind in flows.KINDS],
-    *[[f"model/flow={kind}", "model.flow.side=posterior"] for kind in flows.KINDS],
+    *FLOWS.values(),
+    *[[*flow, "model.flow.side=posterior"] for flow in FLOWS.values()],
+    [*FLOWS["glow"], "model.flow.coupling=mean_only"],
     ["model/flow=affine", "objective.log_det=drop"],
     *[[f"model.posterior.kind={kind}"] for kind in posterior_encoder.KINDS if kind != "residual"],
     RESIDUAL,
     ["model.posterior.kind=residual", *NO_FLOW, "model.alignment.kind=uniform"],
     ["model.posterior.kind=residual", *NO_FLOW, *BY_MEL],
     *[[f"model.text_encoder.prior_std={kind}"] for kind in text_encoder.PRIOR_STDS],
+    ["model.text_encoder.prior_std=unit", "model.text_encoder.mean_only=true", "model.text_encoder.prenet=2"],
     *[[f"model.alignment.kind={kind}"] for kind in alignment.KINDS],
     ["model.alignment.noise=0.01"],
     BY_MEL,
@@ -285,7 +289,7 @@ def test_every_option_trains_and_speaks(world, overrides):
         losses.total.backward()
         update(optimizer, 1e-3, torch.tensor(0.0))
     moved = {name.split(".")[0] for name, p in w.model.named_parameters() if not torch.equal(p, before[name])}
-    still = {"flow"} if "objective.kl=closed_form" in overrides or len(w.model.flow.couplings) == 0 else set()
+    still = {"flow"} if "objective.kl=closed_form" in overrides or not [*w.model.flow.parameters()] else set()
     assert moved == {name for name, _ in w.model.named_children()} - still
 
     model, batch = w.model.eval(), w.batches[0]
@@ -380,6 +384,7 @@ def check_company(w: World) -> None:
         BY_MEL,
         RESIDUAL,
         ["model/flow=householder"],
+        FLOWS["glow"],
         ["model.posterior.kind=clamped"],
     ],
     ids=named,
@@ -407,6 +412,7 @@ WRONG = [
     *[[f"objective.kl={name}"] for name in ("closed_form", "pushed_mean", "carried_mean", "likelihood")],
     ["objective.kl=closed_form", "model/flow=householder"],
     ["objective.log_det=drop", "model/flow=affine"],
+    ["objective.log_det=drop", "model/flow=glow"],
 ]
 PLAIN = [
     [],

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -289,3 +290,49 @@ def test_ema_is_the_weighted_mean_of_the_past():
 def test_learning_rate_is_a_function_of_the_step(schedule, step, factor):
     settings = optimization.OptimizerSettings(warmup_steps=10, schedule=schedule, half_life_steps=100)
     assert optimization.rate_factor(settings, step, 100) == pytest.approx(factor)
+
+
+def test_noam_is_that_of_glow_tts():
+    """Rises by the same amount for 4000 steps, then falls as 1 / sqrt(step); no warm-up on top of it."""
+    settings = optimization.OptimizerSettings(learning_rate=1.0, schedule="noam", warmup_steps=4000)
+    rates = [optimization.rate_factor(settings, step, 10) for step in (0, 1, 1999, 3999, 15999)]
+    peak = 1 / math.sqrt(192 * 4000)
+    assert rates == pytest.approx([peak / 4000, peak / 2000, peak / 2, peak, peak / 2])
+    assert peak == pytest.approx(0.00114, rel=1e-2)
+    for n in (1, 500, 4001, 100_000):
+        published = 192**-0.5 * min(n**-0.5, n * 4000**-1.5)
+        assert optimization.rate_factor(settings, n - 1, n) == pytest.approx(published, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "note"), [("noam", "goes on as it was"), ("cosine", "at 0.75 of the full one, not 0.19")]
+)
+def test_the_note_on_another_number_of_steps(schedule, note):
+    settings = optimization.OptimizerSettings(schedule=schedule, warmup_steps=10)
+    assert optimization.rate_note(settings, 85, 100, 140).endswith(note)
+
+
+@pytest.mark.parametrize(
+    ("max_norm", "max_value", "clipped"),
+    [
+        (0.0, 0.0, [30.0, -4.0, 0.1]),
+        (0.0, 5.0, [5.0, -4.0, 0.1]),
+        (0.0, 3.0, [3.0, -3.0, 0.1]),
+        (15.133, 0.0, [15.0, -2.0, 0.05]),
+        (15.133, 5.0, [5.0, -2.0, 0.05]),
+    ],
+)
+def test_clipping_by_norm_and_by_value(max_norm, max_value, clipped):
+    """The norm that is given is that before either."""
+    layer = torch.nn.Linear(3, 1, bias=False)
+    layer.weight.grad = torch.tensor([[30.0, -4.0, 0.1]])
+    settings = optimization.OptimizerSettings(max_grad_norm=max_norm, max_grad_value=max_value)
+    assert optimization.clip(layer, settings).item() == pytest.approx(math.sqrt(916.01))
+    assert layer.weight.grad[0].tolist() == pytest.approx(clipped, rel=1e-4)
+
+
+def test_a_gradient_that_is_not_finite_is_seen_behind_clipping_by_value():
+    layer = torch.nn.Linear(2, 1, bias=False)
+    layer.weight.grad = torch.tensor([[math.inf, 1.0]])
+    norm = optimization.clip(layer, optimization.OptimizerSettings(max_grad_value=5.0))
+    assert not norm.isfinite()

@@ -13,7 +13,7 @@ from vitslite import distributed
 from vitslite.config.settings import Config
 from vitslite.model.decoders import HiFiGANSettings
 from vitslite.model.discriminators import DiscriminatorSettings
-from vitslite.model.flows import COUPLING_KINDS, VOLUME_PRESERVING
+from vitslite.model.flows import COUPLING_KINDS, VOLUME_PRESERVING, FlowSettings
 from vitslite.objectives.proposed import PROPOSED, WHY_WRONG
 from vitslite.text.frontend import BLANK, END, START, listed_symbols
 
@@ -31,6 +31,8 @@ def _run(config: Config) -> Iterator[str]:
         yield f"name={config.name}: a name, not a path; run_dir=... says where a run lies"
     if config.directory.exists() and not config.directory.is_dir():
         yield f"run_dir={config.run_dir} is a file: give a directory"
+    if config.trainer.optimizer.schedule == "noam" and config.trainer.optimizer.warmup_steps == 0:
+        yield "trainer.optimizer.schedule=noam needs trainer.optimizer.warmup_steps=...; published 4000"
     if batch_size % (accumulate * n_ranks):
         yield f"data.batch_size={batch_size}: make it a multiple of trainer.accumulate={accumulate} x {n_ranks} ranks"
 
@@ -59,14 +61,32 @@ def _networks(config: Config) -> Iterator[str]:
     encoder = model.text_encoder
     if model.flow.kind in COUPLING_KINDS and model.flow.n_couplings > 0 and model.n_latent % 2:
         yield f"model.n_latent={model.n_latent} does not split into halves: make it even, or model.flow.kind=none"
+    if model.flow.kind == "glow":
+        yield from _glow(model.flow, model.n_latent)
     if encoder.hidden % encoder.n_heads:
         yield f"model.text_encoder.n_heads={encoder.n_heads} does not divide model.text_encoder.hidden={encoder.hidden}"
+    if encoder.mean_only and encoder.prior_std == "learned":
+        yield (
+            "model.text_encoder.mean_only=true leaves model.text_encoder.prior_std=learned nothing to learn with: "
+            "add model.text_encoder.prior_std=unit"
+        )
     if model.decoder.kind == "istft":
         yield from _istft(config)
     if model.decoder.kind == "hifigan":
         yield from _hifigan(model.decoder.hifigan, hop_length)
     if config.discriminator.kind != "none":
         yield from _discriminators(config.discriminator, model.segment_frames)
+
+
+def _glow(s: FlowSettings, n_latent: int) -> Iterator[str]:
+    n_channels = n_latent * s.n_squeeze
+    if s.n_split % 2:
+        yield f"model.flow.n_split={s.n_split} takes half of its channels from each half: make it even, published 4"
+    elif n_channels % s.n_split:
+        yield (
+            f"model.n_latent={n_latent} x model.flow.n_squeeze={s.n_squeeze} = {n_channels} channels do not split into "
+            f"groups of model.flow.n_split={s.n_split}: change one of the three"
+        )
 
 
 def _istft(config: Config) -> Iterator[str]:
@@ -124,7 +144,7 @@ def _laboratory(config: Config) -> Iterator[str]:
     if kl == "carried_mean":
         if flow not in COUPLING_KINDS:
             yield (
-                f"objective.kl=carried_mean is carried by couplings, and model.flow.kind={flow} has none: "
+                f"objective.kl=carried_mean is carried by couplings alone, and model.flow.kind={flow} is not that: "
                 "use model/flow=mean_only or affine, or objective.kl=half_analytic"
             )
         if objective.log_det == "drop":

@@ -29,6 +29,8 @@ def matrix(model: nn.Module, terms: dict[str, Float[Tensor, ""]]) -> dict[str, f
 def gradient_norms(model: nn.Module, scale: float = 1.0) -> dict[str, float]:
     """The norm of the last gradient by top-level module, times `scale` (what clipping divided it by): "grad/<module>".
 
+    What clipping by value cut off, `scale` does not bring back.
+
     Which loss feeds which module: `matrix`, and tests/model/test_routing.py.
     """
     norms = {}

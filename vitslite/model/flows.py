@@ -9,7 +9,7 @@ log-determinant is zero, too: volume is not distance.
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vitslite.model.layers import WaveNet
@@ -17,7 +17,7 @@ from vitslite.tensors import Gaussian
 
 COUPLING_KINDS = ("mean_only", "affine")
 LINEAR_KINDS = ("householder", "linear_iaf")
-KINDS = (*COUPLING_KINDS, *LINEAR_KINDS, "none")
+KINDS = (*COUPLING_KINDS, *LINEAR_KINDS, "glow", "none")
 VOLUME_PRESERVING = ("mean_only", "householder", "linear_iaf", "none")  # log |det| = 0 everywhere
 SIDES = ("prior", "posterior")
 
@@ -27,7 +27,8 @@ class FlowSettings:
     """Defaults: as published (Kim et al. 2021; 4 x 1,775,520 parameters for 192 latent channels).
 
     kind: mean_only: couplings that shift, as in VITS; affine: couplings with a scale; householder, linear_iaf: linear
-    and of unit volume, with `n_couplings` matrices and no network; none: f(z) = z.
+    and of unit volume, with `n_couplings` matrices and no network; glow: that of Glow-TTS (model/glow.py), with
+    `n_couplings` blocks, published 12; none: f(z) = z.
     side: prior: f stands between z and the prior, as in VITS; posterior: q is the flow's output, the decoder hears
     f(z) (VAE with volume-preserving flows).
     """
@@ -40,13 +41,20 @@ class FlowSettings:
     n_layers: int = field(default=4, metadata={"at_least": 1})  # in each coupling
     n_couplings: int = field(default=4, metadata={"at_least": 0})
     weight_norm: bool = True
+    # Of glow alone: what its couplings do, frames that become channels of one, channels that a 1x1 convolution mixes,
+    # and dropout in the couplings.
+    coupling: str = field(default="affine", metadata={"choices": COUPLING_KINDS})
+    n_squeeze: int = field(default=2, metadata={"at_least": 1})
+    n_split: int = field(default=4, metadata={"at_least": 2})
+    dropout: float = field(default=0.05, metadata={"at_least": 0, "below": 1})
 
 
 class Flow(nn.Module):
     """z_p = f(z): layers, each followed by a reversal of the channels so that the halves change roles.
 
     `forward(z, mask)` -> (z_p, log_det), [B D T] each; `inverse(z_p, mask)` -> z. z must be zero on padding. The layers
-    are couplings, or linear; all are in `couplings`, the name that checkpoints know.
+    are couplings, or linear; all are in `couplings`, the name that checkpoints know. Every kind but glow is this class;
+    glow.build_flow makes the one that the settings name.
     log_det is log |df/dz|, spread over the elements that were scaled: their sum over channels and valid frames is the
     log-determinant, it is 0 on padding, and exactly 0 everywhere for the VOLUME_PRESERVING kinds. At the start of
     training every layer but a Householder reflection is the identity. After an odd number of layers the channels are
@@ -55,9 +63,12 @@ class Flow(nn.Module):
     Source: Dinh et al. 2017 (Real NVP), eq. 7 to 9; Kim et al. 2021 (VITS), section 2.5.2.
     """
 
+    multiple = 1  # what lengths must be multiples of, in frames
+
     def __init__(self, settings: FlowSettings, n_latent: int):
         super().__init__()
         assert settings.kind in KINDS and settings.side in SIDES, (settings.kind, settings.side)
+        assert settings.kind != "glow", "see glow.build_flow"
         self.kind = settings.kind
         n_layers = 0 if settings.kind == "none" else settings.n_couplings
         self.couplings = nn.ModuleList(
@@ -65,9 +76,13 @@ class Flow(nn.Module):
             for _ in range(n_layers)
         )
 
+    def initialise(self, z: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]) -> None:
+        """No layer here starts from data; GlowFlow's do."""
+
     def forward(
-        self, z: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]
+        self, z: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"], keys: Int[Tensor, " B"] | None = None
     ) -> tuple[Float[Tensor, "B D T"], Float[Tensor, "B D T"]]:
+        """`keys` would be for dropout, of which there is none here."""
         log_det = torch.zeros_like(z)
         for coupling in self.couplings:
             z, log_scale = coupling(z, mask)
@@ -111,24 +126,25 @@ class Coupling(nn.Module):
         (x0, x1) -> (x0, mean(x0) + x1 * exp(log_scale(x0))),   log |det| = sum of log_scale
 
     `mean_only` has log_scale = 0. The network may run in half precision; the arithmetic on the latents is fp32.
+    Dropout, of its `purpose`, is on where `keys` are given.
     """
 
-    def __init__(self, settings: FlowSettings, n_latent: int):
+    def __init__(self, settings: FlowSettings, n_latent: int, dropout: float = 0.0, purpose: str = ""):
         super().__init__()
         s = settings
         assert n_latent % 2 == 0, f"{n_latent} channels do not split into halves"
         self.is_affine = s.kind == "affine"
         self.pre = nn.Conv1d(n_latent // 2, s.hidden, 1)
-        self.wavenet = WaveNet(s.hidden, s.kernel, s.dilation_rate, s.n_layers, s.weight_norm)
+        self.wavenet = WaveNet(s.hidden, s.kernel, s.dilation_rate, s.n_layers, s.weight_norm, dropout, purpose)
         self.post = nn.Conv1d(s.hidden, n_latent if self.is_affine else n_latent // 2, 1)
         for p in self.post.parameters():
             nn.init.zeros_(p)
 
     def forward(
-        self, x: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]
+        self, x: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"], keys: Int[Tensor, " B"] | None = None
     ) -> tuple[Float[Tensor, "B D T"], Float[Tensor, "B D T"]]:
         """The output, and the log of the scale that each element got: 0 for the first half."""
-        shift, log_scale = self.shift_and_log_scale(x, mask)
+        shift, log_scale = self.shift_and_log_scale(x, mask, keys)
         return shift + x * torch.exp(log_scale) * mask, log_scale
 
     def inverse(self, y: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]) -> Float[Tensor, "B D T"]:
@@ -136,11 +152,11 @@ class Coupling(nn.Module):
         return (y - shift) * torch.exp(-log_scale) * mask
 
     def shift_and_log_scale(
-        self, x: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]
+        self, x: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"], keys: Int[Tensor, " B"] | None = None
     ) -> tuple[Float[Tensor, "B D T"], Float[Tensor, "B D T"]]:
         """What happens to each element: 0 and 0 in the first half, which alone is looked at. Zero on padding."""
         x0, _ = x.chunk(2, dim=1)
-        h = self.wavenet(self.pre(x0) * mask, mask)
+        h = self.wavenet(self.pre(x0) * mask, mask, keys)
         stats = self.post(h).float() * mask
         mean, log_scale = stats.chunk(2, dim=1) if self.is_affine else (stats, torch.zeros_like(stats))
         unchanged = torch.zeros_like(mean)

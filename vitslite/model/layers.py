@@ -67,12 +67,23 @@ class WaveNet(nn.Module):
 
     The last layer has a skip output only. Layer i has dilation `dilation_rate ** i`. Receptive field:
     1 + (kernel - 1) * sum of the dilations (VITS, posterior: 65 frames). The input must be zero on padding.
+    `dropout` is of a and b, as in Glow-TTS, where `keys` are given; VITS has none.
 
     Source: van den Oord et al. 2016 (WaveNet), eq. 2; Kim et al. 2021 (VITS), section 2.5.2, without conditioning.
     """
 
-    def __init__(self, hidden: int, kernel: int, dilation_rate: int, n_layers: int, weight_norm: bool):
+    def __init__(
+        self,
+        hidden: int,
+        kernel: int,
+        dilation_rate: int,
+        n_layers: int,
+        weight_norm: bool,
+        dropout: float = 0.0,
+        purpose: str = "",
+    ):
         super().__init__()
+        assert dropout == 0 or purpose, "a dropout without a purpose would drop what another drops"
         self.convs = nn.ModuleList(
             same_conv(hidden, 2 * hidden, kernel, dilation=dilation_rate**i) for i in range(n_layers)
         )
@@ -82,12 +93,15 @@ class WaveNet(nn.Module):
         if weight_norm:
             for conv in [*self.convs, *self.res_skips]:
                 parametrizations.weight_norm(conv)
+        self.dropouts = nn.ModuleList(Dropout(dropout, f"{purpose}.{i}") for i in range(n_layers))
 
-    def forward(self, x: Float[Tensor, "B H N"], mask: Bool[Tensor, "B 1 N"]) -> Float[Tensor, "B H N"]:
+    def forward(
+        self, x: Float[Tensor, "B H N"], mask: Bool[Tensor, "B 1 N"], keys: Int[Tensor, " B"] | None = None
+    ) -> Float[Tensor, "B H N"]:
         mask = mask.to(x.dtype)  # once, instead of a mixed-type product per layer
         skips = 0
-        for conv, res_skip in zip(self.convs, self.res_skips, strict=True):
-            a, b = conv(x).chunk(2, dim=1)
+        for conv, dropout, res_skip in zip(self.convs, self.dropouts, self.res_skips, strict=True):
+            a, b = dropout(conv(x), keys).chunk(2, dim=1)
             y = res_skip(torch.tanh(a) * torch.sigmoid(b))
             if y.shape[1] > x.shape[1]:
                 residual, y = y.chunk(2, dim=1)

@@ -23,7 +23,8 @@ from vitslite.model import alignment, forward_sum
 from vitslite.model.alignment import AlignmentSettings, Items
 from vitslite.model.decoders import DecoderSettings, build_decoder
 from vitslite.model.durations import ROUNDINGS, DurationSettings, build_durations
-from vitslite.model.flows import Flow, FlowSettings
+from vitslite.model.flows import FlowSettings
+from vitslite.model.glow import build_flow
 from vitslite.model.posterior_encoder import LOG_MEL_MEAN, PosteriorEncoder, PosteriorEncoderSettings
 from vitslite.model.synthesis import Synthesis, SynthesisSettings
 from vitslite.model.text_encoder import TextEncoder, TextEncoderSettings
@@ -65,7 +66,7 @@ class VITS(nn.Module):
         n_bins = n_mels if s.posterior.input == "mel" else n_fft // 2 + 1
         self.text_encoder = TextEncoder(s.text_encoder, n_symbols, s.n_latent)
         self.posterior_encoder = PosteriorEncoder(s.posterior, n_bins, s.n_latent)
-        self.flow = Flow(s.flow, s.n_latent)
+        self.flow = build_flow(s.flow, s.n_latent)
         self.duration_predictor = build_durations(s.duration, s.text_encoder.hidden)
         self.decoder = build_decoder(s.decoder, s.n_latent, hop_length, sample_rate)
         self.mel_head = nn.Conv1d(s.text_encoder.hidden, n_mels, 1) if s.mel_head else None

@@ -33,7 +33,7 @@ class Adversary:
     def reduce_gradients(self) -> Float[Tensor, ""]:
         """Sum the gradients over all ranks and clip them. Gives their norm before."""
         distributed.sum_gradients(self.discriminator.parameters())
-        return clip(self.discriminator, self.settings.max_grad_norm)
+        return clip(self.discriminator, self.settings)
 
     def step(self, factor: float, found_inf: Float[Tensor, ""]) -> None:
         """One optimiser step, and no gradient left; nothing is learnt where `found_inf` is 1."""

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-SCHEDULES = ("constant", "cosine", "exponential")
+SCHEDULES = ("constant", "cosine", "exponential", "noam")
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -24,14 +24,17 @@ class OptimizerSettings:
     eps: float = field(default=1e-9, metadata={"above": 0})
     weight_decay: float = field(default=0.01, metadata={"at_least": 0})
     warmup_steps: int = field(default=0, metadata={"at_least": 0})  # linear from 0
-    # constant; cosine: hold, then fall; exponential: VITS' (0.999875 per epoch)
+    # constant; cosine: hold, then fall; exponential: VITS' (0.999875 per epoch); noam: 1 / sqrt(step), as in Glow-TTS
     schedule: str = field(default="cosine", metadata={"choices": SCHEDULES})
     # cosine: share of the steps at the full rate, and what is left of the rate at the last step
     hold_fraction: float = field(default=0.4, metadata={"at_least": 0, "at_most": 1})
     final_fraction: float = field(default=0.05, metadata={"at_least": 0, "at_most": 1})
     # exponential: LJSpeech at batch 256 has 49 steps an epoch
     half_life_steps: int = field(default=270_000, metadata={"above": 0})
+    # noam: its d. Not read from the model, so that a wider encoder does not change the learning rate unasked.
+    noam_channels: int = field(default=192, metadata={"at_least": 1})
     max_grad_norm: float = field(default=0.0, metadata={"at_least": 0})  # 0: the norm is measured, never changed
+    max_grad_value: float = field(default=0.0, metadata={"at_least": 0})  # of each element, after the norm; 0: any
 
 
 def adamw(module: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
@@ -43,7 +46,15 @@ def adamw(module: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
 
 
 def rate_factor(settings: OptimizerSettings, step: int, n_steps: int) -> float:
-    """What the learning rate is multiplied by in step `step` (from 0) of `n_steps`: a closed form, nothing to save."""
+    """What the learning rate is multiplied by in step `step` (from 0) of `n_steps`: a closed form, nothing to save.
+
+    noam, with n = step + 1: d^-1/2 min(n^-1/2, n warmup_steps^-3/2), at most (d warmup_steps)^-1/2. It is its own
+    warm-up. Glow-TTS has d = 192, warmup_steps = 4000 and learning_rate = 1, so the rate peaks at 0.00114.
+    Source: Vaswani et al. 2017 (Attention is all you need), eq. 3.
+    """
+    if settings.schedule == "noam":
+        n = step + 1
+        return settings.noam_channels**-0.5 * min(n**-0.5, n * settings.warmup_steps**-1.5)
     warmup = min(1.0, (step + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
     if settings.schedule == "exponential":
         return warmup * 0.5 ** (step / settings.half_life_steps)
@@ -57,15 +68,22 @@ def rate_factor(settings: OptimizerSettings, step: int, n_steps: int) -> float:
 def rate_note(settings: OptimizerSettings, step: int, planned: int, n_steps: int) -> str:
     """What another number of steps does to the learning rate of a run that goes on at `step`."""
     before, now = (rate_factor(settings, step, n) for n in (planned, n_steps))
-    return (
-        f"note: trainer.steps was {planned} and is {n_steps}: the learning rate goes on at {now:.2f} of the full one, "
-        f"not {before:.2f}"
-    )
+    note = f"note: trainer.steps was {planned} and is {n_steps}: the learning rate goes on"
+    if before == now:
+        return f"{note} as it was"
+    return f"{note} at {now:.2f} of the full one, not {before:.2f}"
 
 
-def clip(module: nn.Module, max_norm: float) -> Float[Tensor, ""]:
-    """Scale the gradients to a norm of at most `max_norm` (0: leave them). Gives the norm before."""
-    return nn.utils.clip_grad_norm_(module.parameters(), max_norm if max_norm > 0 else math.inf)
+def clip(module: nn.Module, settings: OptimizerSettings) -> Float[Tensor, ""]:
+    """Scale the gradients to a norm of at most `max_grad_norm`, then cut each element to at most `max_grad_value`.
+
+    0 leaves them. Gives the norm before.
+    """
+    max_norm = settings.max_grad_norm
+    norm = nn.utils.clip_grad_norm_(module.parameters(), max_norm if max_norm > 0 else math.inf)
+    if settings.max_grad_value > 0:
+        nn.utils.clip_grad_value_(module.parameters(), settings.max_grad_value)
+    return norm
 
 
 def update(optimizer: torch.optim.AdamW, rate: float, found_inf: Float[Tensor, ""]) -> None:

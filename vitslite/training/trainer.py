@@ -139,7 +139,7 @@ class Trainer:
         if self.settings.is_logged(self.completed_steps + 1):
             self.observer.observe_step(batch, outputs)
         distributed.sum_gradients(self.model.parameters())
-        norm = clip(self.model, self.settings.optimizer.max_grad_norm)
+        norm = clip(self.model, self.settings.optimizer)
         self.guard.watch(norm, terms)
         update(self.optimizer, learning_rate, self.guard.found_inf)
         self.completed_steps += 1
