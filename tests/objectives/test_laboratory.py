@@ -371,8 +371,10 @@ def test_nvae_s_code_in_the_model(world):
     assert all((x * ~mask == 0).all() for x in frames) and all((x * ~batch.token_mask == 0).all() for x in text_prior)
     torch.testing.assert_close(text_prior.log_std.exp() * batch.token_mask, nvae(*p_text)[1] * batch.token_mask)
     speech = [
-        w.model.infer(batch.tokens, batch.token_lengths, batch.keys, x, durations=batch.durations) for x in (0, 2)
+        w.model.infer(batch.tokens, batch.token_lengths, batch.keys, x, durations=batch.durations) for x in (0.0, 2.0)
     ]
+    _, p_text = w.model.text_encoder(batch.tokens, batch.token_mask)  # without dropout
+    mean_p, std_p = nvae(*(alignment.expand(x, batch.durations, mask.shape[2]) for x in p_text))
     noise = randomness.normal(batch.keys, "prior", *mean_p.shape[1:])
     torch.testing.assert_close(speech[0].z, mean_p * mask, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(speech[1].z, (mean_p + 2 * std_p * noise) * mask, atol=1e-5, rtol=1e-5)
