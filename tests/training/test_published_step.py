@@ -9,11 +9,14 @@ import copy
 import dataclasses
 import math
 
+import hydra
 import jaxtyping
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from common import ROOT
+from hydra.core.global_hydra import GlobalHydra
 from torch import nn
 
 from vitslite import build, randomness
@@ -184,9 +187,11 @@ def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
         assert (found[name] - x).norm() <= rel * x.norm() + 1e-12 * largest, name
 
 
-def test_the_recipe_has_the_numbers_of_vits(compose):
+def test_the_recipe_has_the_numbers_of_vits():
     """What a first step does not show: that it goes on alike, and on what."""
-    config = build.parse(compose("experiment=ljspeech_vits", "data.root=somewhere", "model=vits"), [])
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        config = build.parse(hydra.compose("train", overrides=["experiment=ljspeech_vits"]), [])
     optimizer, data = config.trainer.optimizer, config.data
     steps_per_epoch = 12_500 // data.batch_size
     for epoch in (1, 100, 4000):  # 0.999875 an epoch
