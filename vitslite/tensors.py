@@ -155,6 +155,7 @@ class Outputs:
     mel_prior: Float[Tensor, "B M T"] | None = None  # mean log-mel of each frame's token, where there is a mel head
     audio_again: Float[Tensor, "B 1 S"] | None = None  # another draw of a random decoder, from the same sample
     pitch_loss: Float[Tensor, "B N"] | None = None  # per decoded frame: |log-pitch error|, nats, 0 where unvoiced
+    audio_mel: Float[Tensor, "B M N"] | None = None  # log-mel of the whole recording, at the frames of `audio`
 
 
 class DiscriminatorOutput(NamedTuple):

@@ -34,6 +34,9 @@ GIVEN = ["model.alignment.kind=given"]
 BY_MEL = ["model.alignment.score=mel", "model.mel_head=true", "objective.weights.prior_mel=1"]
 RESIDUAL = ["model.posterior.kind=residual", "model/flow=none", *GIVEN]
 NO_FLOW = ["model/flow=none"]
+NVAE_BALANCE = [
+    f"objective.regulariser.{x}" for x in ("balance=channels", "balance_until=full_weight", "schedule=warmup")
+]
 
 
 class World(NamedTuple):
@@ -257,6 +260,7 @@ MODEL_OPTIONS = [
     RESIDUAL,
     ["model.posterior.kind=residual", *NO_FLOW, "model.alignment.kind=uniform"],
     ["model.posterior.kind=residual", *NO_FLOW, *BY_MEL],
+    [*RESIDUAL, "model.posterior.clamp=true"],
     *[[f"model.text_encoder.prior_std={kind}"] for kind in text_encoder.PRIOR_STDS],
     ["model.text_encoder.prior_std=unit", "model.text_encoder.mean_only=true", "model.text_encoder.prenet=2"],
     *[[f"model.alignment.kind={kind}"] for kind in alignment.KINDS],
@@ -271,6 +275,7 @@ OBJECTIVE_OPTIONS = [
     ["objective.regulariser.free_bits=0.1"],
     ["objective.regulariser.balance=sides"],
     ["objective.regulariser.balance=channels"],
+    [*NVAE_BALANCE, "objective.regulariser.steps=1"],
     *[[f"objective.regulariser.schedule={name}", "objective.regulariser.steps=4"] for name in SCHEDULES],
     *[[f"objective.reduction={name}"] for name in REDUCTIONS],
     ["objective.detach_posterior=true"],
@@ -304,8 +309,11 @@ def test_every_option_trains_and_speaks(world, overrides):
 # ----------------------------------------------------------------------------------------- the residual posterior (T31)
 
 
-def posterior_of(kind: str, mean: float, log_std: float, prior: Gaussian | None = None) -> Gaussian:
-    encoder = PosteriorEncoder(PosteriorEncoderSettings(kind=kind, hidden=2, n_layers=1), n_bins=1, n_latent=1)
+def posterior_of(
+    kind: str, mean: float, log_std: float, prior: Gaussian | None = None, clamp: bool = False
+) -> Gaussian:
+    settings = PosteriorEncoderSettings(kind=kind, hidden=2, n_layers=1, clamp=clamp)
+    encoder = PosteriorEncoder(settings, n_bins=1, n_latent=1)
     return encoder.posterior(gaussian(mean, log_std), torch.ones(1, 1, 1, dtype=torch.bool), prior)
 
 
@@ -332,6 +340,54 @@ def test_t31_the_kl_of_a_residual_posterior(prior, delta, formula, clamped):
     limited = kl.gaussian_kl(posterior_of("clamped", *absolute), posterior_of("clamped", *prior)).item()
     assert limited == pytest.approx(clamped, rel=1e-4)
     assert kl.gaussian_kl(posterior_of("gaussian", *delta), p).item() != pytest.approx(residual, rel=0.01)
+    # The same by the setting, which limits the prior, too: the posterior alone would be another number.
+    q = posterior_of("residual", *delta, p, clamp=True)
+    assert kl.gaussian_kl(q, posterior_of("clamped", *prior)).item() == pytest.approx(limited, abs=1e-12)
+    assert kl.gaussian_kl(q, p).item() != pytest.approx(limited, rel=0.01)
+
+
+def nvae(mean: torch.Tensor, log_std: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and std of a Gaussian in NVAE's code."""
+    return 5 * torch.tanh(mean / 5), torch.exp(5 * torch.tanh(log_std / 5)) + 0.01
+
+
+def test_nvae_s_code_in_the_model(world):
+    """posterior.clamp=true: q and p of the whole model, their KL and its gradient to the text, by formulas."""
+    overrides = ["objective.kl=closed_form", *RESIDUAL]
+    w = world(*overrides, "model.posterior.clamp=true")
+    batch, mask = w.batches[0], w.outputs.latents.mask
+    stats = w.model.posterior_encoder(batch.mel if w.config.model.posterior.input == "mel" else batch.spec, mask)
+    _, p_text = w.model.text_encoder(batch.tokens, batch.token_mask, batch.keys)
+    raw = [alignment.expand(x, batch.durations, mask.shape[2]) for x in p_text]
+    mean_q, std_q = nvae(raw[0] + stats.mean, raw[1] + stats.log_std)
+    mean_p, std_p = nvae(*raw)
+    elements = 0.5 * (((mean_q - mean_p) / std_p) ** 2 + (std_q / std_p) ** 2) - 0.5 - torch.log(std_q / std_p)
+    by_hand = (elements * mask).sum() / mask.sum()
+    assert w.losses.terms["kl"].item() == pytest.approx(by_hand.item(), rel=1e-5)
+    text = list(w.model.text_encoder.parameters())
+    found, expected = (torch.autograd.grad(loss, text, retain_graph=True) for loss in (w.losses.terms["kl"], by_hand))
+    for a, b in zip(found, expected, strict=True):
+        assert (a - b).norm() <= 1e-4 * b.norm() + 1e-7
+    # The paper's property that the code gives up: the KL leaves the mean of the prior alone.
+    assert torch.autograd.grad(by_hand, p_text.mean)[0].norm() > 1e-3
+    # What it speaks by, and what the frames of padding are.
+    frames, text_prior = w.outputs.latents.p, w.outputs.p_text
+    assert all((x * ~mask == 0).all() for x in frames) and all((x * ~batch.token_mask == 0).all() for x in text_prior)
+    torch.testing.assert_close(text_prior.log_std.exp() * batch.token_mask, nvae(*p_text)[1] * batch.token_mask)
+    speech = [
+        w.model.infer(batch.tokens, batch.token_lengths, batch.keys, x, durations=batch.durations) for x in (0.0, 2.0)
+    ]
+    _, p_text = w.model.text_encoder(batch.tokens, batch.token_mask)  # without dropout
+    mean_p, std_p = nvae(*(alignment.expand(x, batch.durations, mask.shape[2]) for x in p_text))
+    noise = randomness.normal(batch.keys, "prior", *mean_p.shape[1:])
+    torch.testing.assert_close(speech[0].z, mean_p * mask, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(speech[1].z, (mean_p + 2 * std_p * noise) * mask, atol=1e-5, rtol=1e-5)
+
+
+def test_a_clamp_of_other_posteriors_is_refused(compose):
+    overrides = ["model.posterior.clamp=true", "model.posterior.kind=fixed_sigma"]
+    with pytest.raises(ValueError, match=r"clamp=true is for model.posterior.kind=residual, not fixed_sigma: use that"):
+        build.parse(compose(*overrides), overrides)
 
 
 def test_the_clamped_posterior():

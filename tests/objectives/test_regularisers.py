@@ -6,8 +6,10 @@ from common import defaults_with
 from lab import F64, ONE_D_KL, FlowOf, latents, leaves_of
 from torch import nn
 
+from vitslite.audio import AudioSettings
 from vitslite.model.flows import Flow, FlowSettings
 from vitslite.objectives.kl import half_analytic
+from vitslite.objectives.objective import Counts, Objective, ObjectiveSettings
 from vitslite.objectives.regularisers import (
     RegulariserSettings,
     channel_coefficients,
@@ -18,6 +20,8 @@ from vitslite.objectives.regularisers import (
     with_free_bits,
 )
 from vitslite.tensors import Gaussian, Latents
+
+UNTIL = RegulariserSettings.__dataclass_fields__["balance_until"].metadata["choices"]
 
 
 def world(seed=0):
@@ -114,6 +118,32 @@ def test_t35_the_coefficients_of_nvae():
     assert balanced.sum(1).tolist() == pytest.approx([7.32743, 3.43953], abs=1e-5)
 
 
+def test_channels_are_balanced_until_the_weight_is_full():
+    """NVAE's code: sum_i kl_i gamma_i while its kl_coeff is below 1, and from then on the plain sum."""
+    x, _, _ = world()
+    elements = half_analytic(x)
+    group = ((elements * x.mask).sum(2) / x.mask.sum(2)).abs().mean(0) + 0.01  # nats per channel, written out
+    balanced = elements * (group / group.mean())[None, :, None]
+    settings = {until: RegulariserSettings(balance="channels", balance_until=until) for until in UNTIL}
+    for factor in (1e-4, 0.5, 0.999, 1.0):
+        for until, setting in settings.items():
+            expected = balanced if factor < 1 or until == "always" else elements
+            torch.testing.assert_close(regularised(half_analytic, x, setting, factor), expected, rtol=1e-12, atol=1e-14)
+    assert (balanced - elements).abs().max() > 0.1
+
+
+def test_the_objective_tells_the_balance_its_step():
+    x, _, _ = world()
+    regulariser = RegulariserSettings("warmup", steps=10, balance="channels", balance_until="full_weight")
+    o = Objective(ObjectiveSettings(regulariser=regulariser), AudioSettings(), None)
+    counts = Counts(x.mask.sum().double(), *[torch.ones(())] * 2, mels=[])
+    balanced = (half_analytic(x) * channel_coefficients(half_analytic(x), x.mask) * x.mask).sum() / x.mask.sum()
+    plain = (half_analytic(x) * x.mask).sum() / x.mask.sum()
+    for step, expected in ((0, balanced), (9, balanced), (10, plain), (None, plain)):
+        assert o._kl(x, counts, step).item() == pytest.approx(expected.item(), rel=1e-12), step
+    assert balanced.item() != pytest.approx(plain.item(), rel=0.01)
+
+
 def test_t33_schedules():
     warmup = RegulariserSettings(schedule="warmup", steps=100)
     assert [weight_factor(warmup, s) for s in (0, 50, 100, 1000)] == [1e-4, 0.5, 1.0, 1.0]
@@ -131,6 +161,9 @@ def test_t33_schedules():
         (["floor=2"], "objective.regulariser.floor=2: must be at least 0 and at most 1"),
         (["free_bits=-1"], "objective.regulariser.free_bits=-1: must be at least 0"),
         (["free_bits=0.1", "balance=sides"], "choose one of them"),
+        (["balance_until=never"], "balance_until=never is unknown: choose one of always, full_weight"),
+        (["balance_until=full_weight"], "add objective.regulariser.balance=channels and .schedule=warmup"),
+        (["balance_until=full_weight", "balance=channels"], r"\.schedule=warmup, or use \.balance_until=always"),
     ],
 )
 def test_what_has_no_meaning_is_refused(overrides, message):

@@ -137,6 +137,16 @@ def _laboratory(config: Config) -> Iterator[str]:
     for row in objective.extra_resolutions:
         if len(row) != 3 or row[1] > row[0] or (row[0] - row[1]) % 2:
             yield f"objective.extra_resolutions: {row} is not [n_fft,hop_length,n_mels], n_fft - hop_length even, >= 0"
+    if objective.extra_resolutions and objective.mel_target == "utterance" and model.segment_frames is not None:
+        yield (
+            "objective.mel_target=utterance has the utterance's log-mel at the resolution of audio.* alone: add "
+            "objective.extra_resolutions=[], or use objective.mel_target=segment"
+        )
+    if regulariser.balance_until == "full_weight" and (balance != "channels" or regulariser.schedule == "constant"):
+        yield (
+            "objective.regulariser.balance_until=full_weight ends a balance once the weight has risen: add "
+            "objective.regulariser.balance=channels and .schedule=warmup, or use .balance_until=always"
+        )
     if regulariser.schedule != "constant" and regulariser.steps < 1:
         yield f"objective.regulariser.schedule={regulariser.schedule} needs objective.regulariser.steps=..."
     if regulariser.free_bits > 0 and balance != "none":
@@ -164,6 +174,11 @@ def _laboratory(config: Config) -> Iterator[str]:
         )
     if model.posterior.kind == "residual":
         yield from _residual(config)
+    elif model.posterior.clamp:
+        yield (
+            f"model.posterior.clamp=true is for model.posterior.kind=residual, not {model.posterior.kind}: use that, "
+            "or model.posterior.kind=clamped, which limits the posterior alone"
+        )
     if alignment.kind in searches and alignment.score == "mel" and not model.mel_head:
         yield "model.alignment.score=mel looks at the mel head: add model.mel_head=true objective.weights.prior_mel=1"
     if alignment.score == "mel" and prior_mel == 0:
@@ -236,6 +251,7 @@ def departures(config: Config) -> Iterator[str]:
     if config.objective.reduction == "per_element":
         yield f"objective.reduction=per_element weighs the KL 1/{config.model.n_latent} of per_frame"
     if regulariser.balance == "channels":
-        yield "objective.regulariser.balance=channels: loss/kl is a weighted sum; kl/half_analytic is the KL"
+        while_ = " until the weight of the KL is full" if regulariser.balance_until == "full_weight" else ""
+        yield f"objective.regulariser.balance=channels: loss/kl is a weighted sum{while_}; kl/half_analytic is the KL"
     if regulariser.free_bits:
         yield f"objective.regulariser.free_bits={regulariser.free_bits}: loss/kl is at least that per channel"

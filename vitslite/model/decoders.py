@@ -67,6 +67,10 @@ class HiFiGAN(nn.Module):
 
     Source: Kong et al. 2020 (HiFi-GAN), section 2.2; as in VITS, the first and last convolution have no weight norm
     and the last no bias. `upsample_rates` multiply to `hop_length`.
+
+    With weight norm all weights start as torch has them. So they do in the published code: its N(0, 0.01) is written
+    where the weight norm has already taken the weights apart, and the next forward pass overwrites it. Without weight
+    norm, which is ours, upsampling and residual blocks start at N(0, 0.01), as was meant.
     """
 
     def __init__(self, settings: HiFiGANSettings, n_latent: int, hop_length: int):
@@ -87,9 +91,10 @@ class HiFiGAN(nn.Module):
         self.conv_post = nn.Conv1d(channels, 1, 7, padding=3, bias=False)
         for conv in [*self.ups.modules(), *self.resblocks.modules()]:
             if isinstance(conv, nn.Conv1d | nn.ConvTranspose1d):
-                nn.init.normal_(conv.weight, std=0.01)
                 if s.weight_norm:
                     parametrizations.weight_norm(conv)
+                else:
+                    nn.init.normal_(conv.weight, std=0.01)
 
     def forward(
         self,

@@ -29,6 +29,7 @@ class PosteriorEncoderSettings:
     weight_norm: bool = True
     kind: str = field(default="gaussian", metadata={"choices": KINDS})  # gaussian: as in VITS; others: see `posterior`
     fixed_log_std: float = -1.0  # of kind=fixed_sigma
+    clamp: bool = False  # of kind=residual: limit both sides softly, as NVAE's code does
 
 
 class PosteriorEncoder(nn.Module):
@@ -71,19 +72,36 @@ class PosteriorEncoder(nn.Module):
         """q, from the statistics that the network gives, as `kind` has it; zero on padding.
 
         gaussian       N(mean, std), as in VITS
-        clamped        both softly limited, x <- 5 tanh(x / 5), and std + 0.01 (NVAE's code)
+        clamped        mean and log_std by `soft_clamped`, as in NVAE's code, which limits p, too; here p stays as it is
         fixed_sigma    std = exp(fixed_log_std) for all: an autoencoder with noise, whose entropy cannot move
         residual       N(mean_p + mean, std_p * std): relative to the aligned prior (Vahdat & Kautz 2020, section 3.2).
                        Its KL is 1/2 (mean^2 / std_p^2 + std^2 - 1) - log std, exactly, without a flow: when the prior
                        moves, the posterior moves along. It needs the alignment before there is a z to align.
+                       That is the paper. Its code limits the sums, and p, by `soft_clamped`: `clamp`, with `prior`.
+                       The formula then no longer holds, nor that the KL leaves the mean of the prior alone, but no
+                       std falls below exp(-5) + 0.01 = 0.0167.
         """
         mean, log_std = stats
         if self.settings.kind == "clamped":
-            mean, log_std = (_SOFT_LIMIT * torch.tanh(x / _SOFT_LIMIT) for x in stats)
-            log_std = torch.log(torch.exp(log_std) + _LEAST_STD)
+            mean, log_std = soft_clamped(stats)
         elif self.settings.kind == "fixed_sigma":
             log_std = torch.full_like(log_std, self.settings.fixed_log_std)
         elif self.settings.kind == "residual":
             assert prior is not None
             mean, log_std = prior.mean + mean, prior.log_std + log_std
+            if self.settings.clamp:
+                mean, log_std = soft_clamped(Gaussian(mean, log_std))
         return Gaussian(mean * frame_mask, log_std * frame_mask)
+
+    def prior(self, p: Gaussian, mask: Bool[Tensor, "B 1 N"]) -> Gaussian:
+        """The prior that q is compared with, per token or frame: `p` itself, or with `clamp` limited as q is."""
+        return soft_clamped(p).map(lambda x: x * mask) if self.settings.clamp else p
+
+
+def soft_clamped(x: Gaussian) -> Gaussian:
+    """N(5 tanh(mean / 5), (exp(5 tanh(log_std / 5)) + 0.01)^2): neither mean nor std can run away.
+
+    Source: the code of NVAE (Vahdat & Kautz 2020), which makes every Gaussian so; the paper does not mention it.
+    """
+    mean, log_std = (_SOFT_LIMIT * torch.tanh(value / _SOFT_LIMIT) for value in x)
+    return Gaussian(mean, torch.log(torch.exp(log_std) + _LEAST_STD))

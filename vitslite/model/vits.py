@@ -87,6 +87,8 @@ class VITS(nn.Module):
         if self.settings.posterior.kind == "residual":
             durations, p = self._align(batch, p_text, mask, None, mel_text)
             q, z, z_p, log_det = self._sample(batch, stats, mask, p)
+            assert isinstance(p, Gaussian)  # config/rules.py: one prior per frame
+            p_text, p = self.posterior_encoder.prior(p_text, token_mask), self.posterior_encoder.prior(p, mask)
         else:
             q, z, z_p, log_det = self._sample(batch, stats, mask)
             durations, p = self._align(batch, p_text, mask, z_p, mel_text)
@@ -96,12 +98,12 @@ class VITS(nn.Module):
         duration_loss = self.duration_predictor(h.detach(), token_mask, durations, batch.keys, dropout_keys)
 
         # Waveform: of a random segment, which is all valid, or of the whole utterance.
-        audio, z, audio_frames = self._segments(batch, self._decoder_input(z, z_p))
+        audio, z, audio_frames, audio_mel = self._segments(batch, self._decoder_input(z, z_p))
         mel_prior = None if mel_text is None else alignment.expand(mel_text, durations, mask.shape[2])
         decoder_mask = mask if self.settings.segment_frames is None else None
         decoded = self.decoder(z, decoder_mask, batch.keys, recording=audio, twice=True)
         heard = (decoded.audio, audio, audio_frames, batch.mel, mel_prior, decoded.again, decoded.pitch_loss)
-        return Outputs(latents, p_text, durations, duration_loss, *heard)
+        return Outputs(latents, p_text, durations, duration_loss, *heard, audio_mel)
 
     @torch.no_grad()
     def reconstruct(self, batch: Batch) -> Float[Tensor, "B 1 S"]:
@@ -153,7 +155,7 @@ class VITS(nn.Module):
         n_frames = int(frame_lengths.max())
         frame_mask = sequence_mask(frame_lengths, n_frames)
 
-        p = self._expand(p_text, durations, frame_mask)
+        p = self.posterior_encoder.prior(self._expand(p_text, durations, frame_mask), frame_mask)
         noise = randomness.normal(keys, "prior", self.settings.n_latent, n_frames)
         z = p.sample(noise_scale * noise) * frame_mask
         if self.settings.flow.side == "prior":
@@ -225,16 +227,19 @@ class VITS(nn.Module):
 
     def _segments(
         self, batch: Batch, z: Float[Tensor, "B D T"]
-    ) -> tuple[Float[Tensor, "B 1 S"], Float[Tensor, "B D N"], Int[Tensor, " B"]]:
-        """What is decoded: audio and z of a random segment of each utterance, or of all of it; and its valid frames."""
+    ) -> tuple[Float[Tensor, "B 1 S"], Float[Tensor, "B D N"], Int[Tensor, " B"], Float[Tensor, "B M N"] | None]:
+        """What is decoded: audio and z of a random segment of each utterance, or of all of it; its valid frames, and
+        the utterance's log-mel there.
+        """
         n = self.settings.segment_frames
         if n is None:
             audio_mask = sequence_mask(batch.frame_lengths * self.hop_length, batch.audio.shape[2])
-            return batch.audio * audio_mask, z, batch.frame_lengths
+            return batch.audio * audio_mask, z, batch.frame_lengths, batch.mel
         self._check_lengths(batch, n)
         starts = segment_starts(batch.keys, batch.frame_lengths, n)
         audio = slice_segments(batch.audio, starts * self.hop_length, n * self.hop_length)
-        return audio, slice_segments(z, starts, n), torch.full_like(batch.frame_lengths, n)
+        mel = None if batch.mel is None else slice_segments(batch.mel, starts, n)
+        return audio, slice_segments(z, starts, n), torch.full_like(batch.frame_lengths, n), mel
 
     def _check_lengths(self, batch: Batch, n: int) -> None:
         """The data layer leaves out what is shorter than a segment. A guard behind it, where it costs no waiting."""

@@ -64,6 +64,9 @@ class ObjectiveSettings:
     reduction: str = field(default="per_frame", metadata={"choices": REDUCTIONS})
     regulariser: RegulariserSettings = field(default_factory=RegulariserSettings)
     energy: bool = True  # of a decoder that is random weigh the spectral energy distance, and not the log-mel L1
+    # What the log-mel of a decoded segment is compared with; segment: that of the same segment of the recording;
+    # utterance: that of the whole recording, cut there, as in VITS' code (see MelReconstruction)
+    mel_target: str = field(default="segment", metadata={"choices": ("segment", "utterance")})
     # Rows of [n_fft, hop_length, n_mels].
     extra_resolutions: list[list[int]] = field(default_factory=list, metadata={"at_least": 1})
     weights: LossWeights = field(default_factory=LossWeights)
@@ -134,9 +137,11 @@ class Objective(nn.Module):
         """
         with torch.autocast(outputs.audio.device.type, enabled=False):  # fp32 island: exp(-2 log_std) overflows in half
             heard = (outputs.audio_hat.float(), outputs.audio, outputs.audio_frames)
-            mel, energy = self.reconstruction(*heard, counts.mels, outputs.audio_again)
+            target = outputs.audio_mel if self.settings.mel_target == "utterance" else None
+            assert target is not None or self.settings.mel_target == "segment", "the batch had no features"
+            mel, energy = self.reconstruction(*heard, counts.mels, outputs.audio_again, target)
             terms = {
-                "kl": self._kl(outputs.latents, counts),
+                "kl": self._kl(outputs.latents, counts, step),
                 "mel": mel,
                 "duration": outputs.duration_loss.sum() / counts.tokens,
             }
@@ -158,14 +163,17 @@ class Objective(nn.Module):
 
     def weights_at(self, step: int | None) -> dict[str, float]:
         """The weight of every term in a step; without one, as they are in the end."""
-        factor = 1.0 if step is None else weight_factor(self.settings.regulariser, step)
-        return self.weights | {"kl": factor * self.weights["kl"]}
+        return self.weights | {"kl": self._kl_factor(step) * self.weights["kl"]}
 
-    def _kl(self, latents: Latents, counts: Counts) -> Float[Tensor, ""]:
+    def _kl_factor(self, step: int | None) -> float:
+        return 1.0 if step is None else weight_factor(self.settings.regulariser, step)
+
+    def _kl(self, latents: Latents, counts: Counts, step: int | None) -> Float[Tensor, ""]:
         """This micro-batch's share of the KL, reduced. The one place where its elements are masked and summed."""
         if self.settings.detach_posterior:
             latents = prior_side(latents)
-        elements = regularised(self.estimator, latents, self.settings.regulariser) * latents.mask
+        factor = self._kl_factor(step)
+        elements = regularised(self.estimator, latents, self.settings.regulariser, factor) * latents.mask
         if self.settings.reduction == "per_utterance":
             return (elements.sum((1, 2)) / latents.mask.sum((1, 2))).sum() / counts.utterances
         n_channels = elements.shape[1] if self.settings.reduction == "per_element" else 1

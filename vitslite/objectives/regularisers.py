@@ -30,6 +30,8 @@ class RegulariserSettings:
     free_bits: float = field(default=0.0, metadata={"at_least": 0})  # nats per channel and frame that cost nothing
     # sides: prior and posterior by `prior_share`; channels: as NVAE balances its groups
     balance: str = field(default="none", metadata={"choices": ("none", "sides", "channels")})
+    # Of balance=channels; full_weight: off once the schedule has come to 1, as in NVAE's code
+    balance_until: str = field(default="always", metadata={"choices": ("always", "full_weight")})
     prior_share: float = field(default=0.8, metadata={"at_least": 0, "at_most": 1})  # of the gradient, to the prior
 
 
@@ -46,15 +48,17 @@ def weight_factor(settings: RegulariserSettings, step: int) -> float:
     return max(settings.floor, min(1.0, progress))
 
 
-def regularised(estimator: Estimator, x: Latents, settings: RegulariserSettings) -> Float[Tensor, "B D T"]:
-    """The estimator's elements with the gradients shared out as `settings` say."""
+def regularised(
+    estimator: Estimator, x: Latents, settings: RegulariserSettings, factor: float = 1.0
+) -> Float[Tensor, "B D T"]:
+    """The estimator's elements with the gradients shared out as `settings` say, where the weight has this `factor`."""
     if settings.free_bits:
         return with_free_bits(estimator, x, settings.free_bits)
     if settings.balance == "sides":
         share = settings.prior_share
         return share * estimator(prior_side(x)) + (1 - share) * estimator(posterior_side(x))
     elements = estimator(x)
-    if settings.balance == "channels":
+    if settings.balance == "channels" and (factor < 1 or settings.balance_until == "always"):
         elements = elements * channel_coefficients(elements, x.mask)
     return elements
 
@@ -77,7 +81,12 @@ def channel_coefficients(elements: Float[Tensor, "B D T"], mask: Bool[Tensor, "B
     """gamma_c = (|KL_c| + 0.01) / their mean, without gradient: NVAE's balancer, with channels for its groups.
 
     |KL_c| is the mean over utterances of the size of each one's mean over frames. Channels that say much are pressed
-    harder, so that none falls silent. Source: Vahdat & Kautz 2020, appendix A (all alpha = 1).
+    harder, so that none falls silent.
+
+    Source: Vahdat & Kautz 2020 (NVAE), appendix A (all alpha = 1). There it is part of the warm-up: the code balances
+    while the weight of the KL is below 1, and no longer then, which is balance_until=full_weight. Its groups are scales
+    of an image, each with its KL summed; a mean per frame is so much smaller that the 0.01 weighs more: at VITS' 0.012
+    nats per element it halves the differences.
     """
     per_utterance = (elements * mask).sum(2, keepdim=True) / mask.sum(2, keepdim=True)
     size = per_utterance.abs().mean(0, keepdim=True) + 0.01
