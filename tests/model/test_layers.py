@@ -6,6 +6,7 @@ import pytest
 import torch
 from common import defaults_with
 
+from vitslite import randomness
 from vitslite.model.layers import ChannelLayerNorm, Dropout, FeedForward, RelativeSelfAttention, WaveNet
 from vitslite.tensors import sequence_mask
 
@@ -94,6 +95,30 @@ def test_wavenet_receptive_field():
     net(x, torch.ones(1, 1, 41, dtype=torch.bool))[0, :, 20].sum().backward()
     reached = x.grad[0].abs().sum(0).nonzero()[:, 0]
     assert reached.min() == 20 - 7 and reached.max() == 20 + 7  # 1 + 2 + 4 to each side
+
+
+def test_wavenet_drops_where_there_are_keys():
+    torch.manual_seed(0)
+    net, x = WaveNet(4, 5, 1, 2, False, 0.5, "test"), torch.randn(2, 4, 12)
+    mask, keys = torch.ones(2, 1, 12, dtype=torch.bool), torch.tensor([1, 2])
+    plain = WaveNet(4, 5, 1, 2, weight_norm=False)
+    plain.load_state_dict(net.state_dict())  # a dropout has no parameters
+    assert torch.equal(net(x, mask), plain(x, mask, keys)) and not torch.equal(net(x, mask), net(x, mask, keys))
+    with pytest.raises(AssertionError, match="without a purpose"):
+        WaveNet(4, 5, 1, 2, False, 0.5)
+
+
+def test_wavenet_drops_before_the_gate():
+    """One layer by hand: dropout of a and b, as in Glow-TTS, not of tanh(a) sigmoid(b)."""
+    net, x, mask = (
+        WaveNet(4, 5, 1, 1, False, 0.5, "test"),
+        torch.randn(1, 4, 12),
+        torch.ones(1, 1, 12, dtype=torch.bool),
+    )
+    keys = torch.tensor([3])
+    keep = randomness.uniform(keys, "test.0", 8, 12) >= 0.5
+    a, b = (2 * keep * net.convs[0](x)).chunk(2, dim=1)
+    torch.testing.assert_close(net(x, mask, keys), net.res_skips[0](torch.tanh(a) * torch.sigmoid(b)))
 
 
 @pytest.mark.parametrize(

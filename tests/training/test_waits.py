@@ -62,6 +62,13 @@ CASES = [
     ],
     ["discriminator=mpd_mrd", "trainer.precision=bf16", "trainer.optimizer.max_grad_norm=0"],
     ["model.flow.kind=affine", "objective.kl=k_sample"],
+    [
+        "model/flow=glow",
+        "model.flow.n_squeeze=1",
+        "model.text_encoder.prenet=1",
+        "trainer.optimizer.schedule=noam",
+        "trainer.optimizer.max_grad_value=5",
+    ],
 ]
 
 
