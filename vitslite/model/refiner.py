@@ -100,7 +100,7 @@ class Refiner(nn.Module):
         self, x: Float[Tensor, "B M N"], mu: Float[Tensor, "B M N"], mask: Bool[Tensor, "B 1 N"], t: Tensor
     ) -> Float[Tensor, "B M N"]:
         """The network's answer, in the precision of x: losses and steps are no matter for half precision."""
-        return self.network(x * mask, mu * mask, mask, t).to(x.dtype)
+        return self.network(x, mu, mask, t).to(x.dtype)
 
 
 class Diffusion(Refiner):
