@@ -215,7 +215,7 @@ def test_segments_are_uniform_and_cut_everything_alike():
     module = refiner("flow_matching", segment_frames=n, sigma_min=0.0)
     frames = torch.arange(10.0).expand(n_utterances, 1, -1)
     mask = sequence_mask(torch.tensor([10, 3]).repeat(n_utterances // 2), 10)
-    loss, cut = module.loss(frames * mask, 1000 + frames * mask, mask, torch.arange(n_utterances))
+    loss, cut = module.loss(frames * mask, (1000 + frames) * mask, mask, torch.arange(n_utterances))
     _, mu, _ = module.network.asked
     assert loss.shape == (n_utterances, 1, n) and torch.equal(cut.sum(2)[:2, 0], torch.tensor([4, 3]))
     assert not loss[1::2, :, 3].any() and not mu[1::2, :, 3].any() and (mu[1::2, 0, 0] == 1000).all()
