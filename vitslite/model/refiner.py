@@ -111,7 +111,8 @@ class Diffusion(Refiner):
 
     As published B(1) is 10.025, so that 0.7 % of the recording are left at t = 1, where sampling starts without them.
 
-    Source: Popov et al. 2021 (Grad-TTS), eq. 8 to 16; Song et al. 2021 (score-based generative modelling), eq. 13.
+    Source: Popov et al. 2021 (Grad-TTS), section 2, with covariance I; Song et al. 2021 (Score-based generative
+    modelling), section 4.3, for the equation without noise that sampling follows.
     """
 
     def loss(
@@ -170,7 +171,7 @@ class FlowMatching(Refiner):
 
         x_t = (1 - (1 - sigma_min) t) x_0 + t x_1,     dx_t / dt = x_1 - (1 - sigma_min) x_0,     x_0 ~ N(around, 1)
 
-    Source: Lipman et al. 2023 (Flow matching), eq. 20 to 23; Mehta et al. 2024 (Matcha-TTS), eq. 3 and 4, with
+    Source: Lipman et al. 2023 (Flow matching), eq. 20 to 23; Mehta et al. 2024 (Matcha-TTS), section 3.1, with
     around=zero. A start around mu is ours.
     """
 
