@@ -100,7 +100,7 @@ class Refiner(nn.Module):
         self, x: Float[Tensor, "B M N"], mu: Float[Tensor, "B M N"], mask: Bool[Tensor, "B 1 N"], t: Tensor
     ) -> Float[Tensor, "B M N"]:
         """The network's answer, in the precision of x: losses and steps are no matter for half precision."""
-        return self.network(x * mask, mu * mask, mask, t).to(x.dtype)
+        return self.network(x, mu, mask, t).to(x.dtype)
 
 
 class Diffusion(Refiner):
@@ -111,7 +111,8 @@ class Diffusion(Refiner):
 
     As published B(1) is 10.025, so that 0.7 % of the recording are left at t = 1, where sampling starts without them.
 
-    Source: Popov et al. 2021 (Grad-TTS), eq. 8 to 16; Song et al. 2021 (score-based generative modelling), eq. 13.
+    Source: Popov et al. 2021 (Grad-TTS), section 2, with covariance I; Song et al. 2021 (Score-based generative
+    modelling), section 4.3, for the equation without noise that sampling follows.
     """
 
     def loss(
@@ -170,7 +171,7 @@ class FlowMatching(Refiner):
 
         x_t = (1 - (1 - sigma_min) t) x_0 + t x_1,     dx_t / dt = x_1 - (1 - sigma_min) x_0,     x_0 ~ N(around, 1)
 
-    Source: Lipman et al. 2023 (Flow matching), eq. 20 to 23; Mehta et al. 2024 (Matcha-TTS), eq. 3 and 4, with
+    Source: Lipman et al. 2023 (Flow matching), eq. 20 to 23; Mehta et al. 2024 (Matcha-TTS), section 3.1, with
     around=zero. A start around mu is ours.
     """
 

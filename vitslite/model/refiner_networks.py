@@ -42,7 +42,7 @@ class ConvStackSettings:
 class TimeEmbedding(nn.Module):
     """t in [0, 1] -> sines and cosines of 1000 t at geometric frequencies, 1 to 1e-4, and two layers over them.
 
-    Source: Popov et al. 2021 (Grad-TTS), section 3.4, after Ho et al. 2020 (DDPM), whose t counts to 1000.
+    Source: the published code of Grad-TTS, after Ho et al. 2020 (DDPM), whose t counts to 1000.
     """
 
     def __init__(self, channels: int):
@@ -93,7 +93,7 @@ class UNet2d(nn.Module):
     Group norms and attention look at valid frames alone. The published ones look at padding, too, so that there an
     utterance depends on its batch; where all frames are valid, both are the same function.
 
-    Source: Popov et al. 2021 (Grad-TTS), section 3.4 and its published code; Ronneberger et al. 2015 (U-Net).
+    Source: Popov et al. 2021 (Grad-TTS) and its published code; Ronneberger et al. 2015 (U-Net).
     """
 
     def __init__(self, settings: UNet2dSettings, n_mels: int):
@@ -186,7 +186,7 @@ class ResidualBlock(nn.Module):
 class NormedConv(nn.Module):
     """mish(norm(conv(x))), the norm per group of channels over bins and valid frames, as if the padding were not there.
 
-    The statistics are those of nn.GroupNorm (Wu and He 2018, eq. 1), in fp32 also under autocast.
+    The statistics are those of nn.GroupNorm (Wu and He 2018), in fp32 also under autocast.
     """
 
     def __init__(self, n_in: int, n_out: int, groups: int):
@@ -210,8 +210,8 @@ class NormedConv(nn.Module):
 class LinearAttention(nn.Module):
     """x + g out(q^T (softmax(k) v^T)), softmax over all valid places, so of linear cost; g starts at zero.
 
-    Source: Katharopoulos et al. 2020 and Shen et al. 2021 (linear and efficient attention), without the softmax of q;
-    Bachlechner et al. 2020 (ReZero), eq. 1.
+    Source: Shen et al. 2021 (Efficient attention), without the softmax of q, as in Grad-TTS' published code;
+    Bachlechner et al. 2020 (ReZero).
     """
 
     def __init__(self, channels: int):
