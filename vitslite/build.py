@@ -20,7 +20,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from vitslite import __version__, distributed, randomness, runs
 from vitslite.audio import Features
-from vitslite.config import declared, identity, naming, rules
+from vitslite.config import declared, families, identity, naming, remarks, rules
 from vitslite.config.settings import Config
 from vitslite.datasets.corpus import Corpus, load_corpus
 from vitslite.datasets.loader import Data, Loader, fixed_batches
@@ -38,6 +38,7 @@ from vitslite.training.warm_start import WarmStart
 
 VALIDATION_BATCH = 16  # utterances; a constant, so that data.batch_size does not change the validation losses
 N_SAMPLES = 3  # validation sentences with wavs and figures
+START_BATCH = 16  # training utterances that a data-dependent start looks at: neither ranks nor batch size change it
 
 
 def register_schema() -> None:
@@ -101,7 +102,8 @@ def corpus(config: Config, frontend: Frontend | None = None) -> Corpus:
         min_frames = max(min_frames, config.discriminator.segment_frames)
     if not distributed.is_main():
         distributed.barrier()
-    loaded = load_corpus(config.data, config.text, config.audio, min_frames, frontend)
+    multiple = config.model.flow.n_squeeze if config.model.flow.kind == "glow" else 1
+    loaded = load_corpus(config.data, config.text, config.audio, min_frames, frontend, multiple)
     if distributed.is_main():
         distributed.barrier()
     return loaded
@@ -133,6 +135,15 @@ def model(config: Config, n_symbols: int) -> VITS:
         return VITS(config.model, n_symbols, audio.n_fft, audio.n_mels, audio.hop_length, audio.sample_rate)
 
 
+@torch.no_grad()
+def start_from_data(model: VITS, data: Data) -> None:
+    """The start of what begins at statistics of the recordings, the ActNorm of Glow; the same on all ranks."""
+    utterances = data.corpus.train[:START_BATCH]
+    if model.settings.flow.kind == "glow":
+        (batch,) = fixed_batches(utterances, len(utterances), data.audio, seed=0)
+        model.start_from_data(data.features(batch))
+
+
 def discriminator(config: Config) -> Discriminator | None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(randomness.key(config.seed, "discriminator"))
@@ -148,7 +159,8 @@ def warm_start(config: Config) -> WarmStart | None:
 
 def objective(config: Config) -> Objective:
     model = config.model
-    return Objective(config.objective, config.audio, model.segment_frames, model.decoder.is_random)
+    refined_frames = model.refiner.segment_frames
+    return Objective(config.objective, config.audio, model.segment_frames, model.decoder.is_random, refined_frames)
 
 
 def recogniser(config: Config) -> Recogniser | None:
@@ -229,8 +241,13 @@ def write_settings(config: Config, corpus: Corpus) -> None:
 def tracker(config: Config, run_dir: Path, overrides: list[str]) -> Tracker:
     """The run directory's own log and W&B. The overrides become tags; `variant` is what seeds have in common."""
     tags = [o for o in overrides if not o.startswith(("name=", "run_dir=", "tracking", "hydra")) and len(o) <= 64]
-    if rules.wrong_on_purpose(config):
+    if remarks.wrong_on_purpose(config):
         tags.append("wrong-on-purpose")
-    described = asdict(config) | {"variant": naming.group_name(overrides), **provenance()}
+    model = config.model
+    described = asdict(config) | {
+        "variant": naming.group_name(overrides),
+        "family": families.family(model.posterior.kind, model.flow.kind, model.refiner.kind),
+        **provenance(),
+    }
     assert config.name is not None
     return Tracker(config.tracking, run_dir, config.name, tags, described, distributed.is_main())

@@ -22,6 +22,7 @@ class SpeakSettings:
     seed: int
     noise_scale: float  # of the prior; 0 is its mean
     duration_noise_scale: float  # of stochastic durations
+    n_steps: int  # of the refiner, where there is one
 
 
 class Synthesizer:
@@ -42,7 +43,11 @@ class Synthesizer:
         self.sample_rate = self.config.audio.sample_rate
 
     def speak_settings(
-        self, seed: int = 0, noise_scale: float | None = None, duration_noise_scale: float | None = None
+        self,
+        seed: int = 0,
+        noise_scale: float | None = None,
+        duration_noise_scale: float | None = None,
+        n_steps: int | None = None,
     ) -> SpeakSettings:
         """What is given; where that is None, the voice's own: `synthesis` of the settings it was trained with."""
         own = self.config.synthesis
@@ -50,6 +55,7 @@ class Synthesizer:
             seed=seed,
             noise_scale=own.noise_scale if noise_scale is None else noise_scale,
             duration_noise_scale=own.duration_noise_scale if duration_noise_scale is None else duration_noise_scale,
+            n_steps=own.n_steps if n_steps is None else n_steps,
         )
 
     def speak(self, text: str, settings: SpeakSettings, speed: float = 1.0) -> Float[np.ndarray, " S"]:
@@ -66,7 +72,8 @@ class Synthesizer:
         lengths = torch.tensor([len(t) for t in tokens], device=self.device)
         keys = torch.tensor([randomness.key(s.seed, "speak", sentence) for sentence in sentences], device=self.device)
         padded = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)
-        spoken = self.model.infer(padded, lengths, keys, s.noise_scale, s.duration_noise_scale, speed)
+        noise = s.noise_scale, s.duration_noise_scale
+        spoken = self.model.infer(padded, lengths, keys, *noise, speed, n_steps=s.n_steps)
         pause = np.zeros(int(PAUSE_SECONDS * self.sample_rate), np.float32)
         pieces = []
         for wav, n_samples in zip(spoken.audio.float().cpu().numpy(), spoken.audio_lengths.tolist(), strict=True):

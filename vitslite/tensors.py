@@ -89,7 +89,7 @@ FlowLike = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # z, mask -> f(z),
 class Latents(NamedTuple):
     """All that a KL estimator may look at (objectives/kl.py)."""
 
-    q: Gaussian  # B D T  posterior q(z | spectrogram)
+    posterior: Gaussian | None  # B D T  q(z | spectrogram); None where z is the recording itself, which has no density
     p: Prior  # B D T  prior N(f(z); ...) of the text, expanded to frames by the alignment
     z: Float[Tensor, "B D T"]  # the sample z ~ q
     z_p: Float[Tensor, "B D T"]  # f(z), where the prior is Gaussian
@@ -97,6 +97,11 @@ class Latents(NamedTuple):
     mask: Bool[Tensor, "B 1 T"]
     flow: FlowLike | None = None  # f itself, for estimators that look at other points than z
     keys: Int[Tensor, " B"] | None = None  # random keys, for estimators that draw more samples
+
+    @property
+    def q(self) -> Gaussian:
+        assert self.posterior is not None, "config/rules.py: what needs the density of q is refused where there is none"
+        return self.posterior
 
     @property
     def noise(self) -> Float[Tensor, "B D T"]:
@@ -140,6 +145,14 @@ class Batch:
         return sequence_mask(self.token_lengths, self.tokens.shape[1])
 
 
+class Refined(NamedTuple):
+    """The loss of the refiner (model/refiner.py), unreduced, on the frames that it looked at."""
+
+    term: str  # its name among the losses
+    loss: Float[Tensor, "B M N"]
+    mask: Bool[Tensor, "B 1 N"]
+
+
 @dataclass(frozen=True)
 class Outputs:
     """What `VITS.forward` returns: the inputs of every loss term, unreduced."""
@@ -156,6 +169,7 @@ class Outputs:
     audio_again: Float[Tensor, "B 1 S"] | None = None  # another draw of a random decoder, from the same sample
     pitch_loss: Float[Tensor, "B N"] | None = None  # per decoded frame: |log-pitch error|, nats, 0 where unvoiced
     audio_mel: Float[Tensor, "B M N"] | None = None  # log-mel of the whole recording, at the frames of `audio`
+    refined: Refined | None = None  # where there is a refiner
 
 
 class DiscriminatorOutput(NamedTuple):

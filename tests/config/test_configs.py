@@ -6,6 +6,7 @@ import sys
 import pytest
 import yaml
 from common import ROOT
+from families import BY_EXPERIMENT
 
 import train
 from vitslite import build
@@ -14,12 +15,20 @@ from vitslite.config import identity, naming
 CONFIGS = ROOT / "configs"
 SHARED_OUT = sorted((CONFIGS / "wandb_sweep").glob("*.yaml"))  # for `wandb sweep`, no options of Hydra's
 OPTIONS = sorted(p.relative_to(CONFIGS).with_suffix("") for p in CONFIGS.glob("*/**/*.yaml") if p not in SHARED_OUT)
+RECORDING = ["model=grad_tts_tiny", "objective=likelihood"]  # the latent is the log-mel, and what goes with it
+NEEDS = {
+    **{
+        f"model/{name}": ["objective=likelihood"] for name in ("glow_tts", "glow_tts_tiny", "grad_tts", "grad_tts_tiny")
+    },
+    **{f"model/refiner/{name}": RECORDING for name in ("diffusion", "flow_matching")},
+    **{f"experiment/{name}": overrides for name, overrides in BY_EXPERIMENT.items()},
+}
 EXPERIMENTS = sorted(p.stem for p in (CONFIGS / "experiment").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=str)
 def test_every_option_composes(compose, option):
-    overrides = [f"{option.parent}={option.name}", "data.root=somewhere"]
+    overrides = [f"{option.parent}={option.name}", "data.root=somewhere", *NEEDS.get(str(option), [])]
     config = build.parse(compose(*overrides), overrides)
     assert config.trainer.steps > 0
 
@@ -71,6 +80,7 @@ def test_every_experiment_runs(compose, experiment, tmp_path):
     """Two steps of each, its own parts and recipe, with the smallest model on the demo corpus."""
     overrides = [
         f"experiment={experiment}",
+        *BY_EXPERIMENT.get(experiment, []),
         "data=demo",
         "trainer.steps=2",
         "trainer.accumulate=1",
@@ -82,7 +92,8 @@ def test_every_experiment_runs(compose, experiment, tmp_path):
     trainer = train.train(build.parse(compose(*overrides), overrides), overrides)
     assert trainer.completed_steps == 2
     rows = trainer.observer.tracker.rows()
-    assert [row["step"] for row in rows if "loss/kl" in row] == [1, 2]
+    first = "loss/prior" if experiment in BY_EXPERIMENT else "loss/kl"
+    assert [row["step"] for row in rows if first in row] == [1, 2]
     measured = set().union(*rows)
     heard = set() if trainer.observer.validator.recogniser is None else {"val/wer/recording", "val/wer/spoken"}
     assert {"val/loss/mel", "val/sound/high_buzz/recording"} | heard <= measured
@@ -110,6 +121,26 @@ def test_every_experiment_runs(compose, experiment, tmp_path):
         (["objective.kl=closed_form", "model.alignment.kind=forward_sum"], r"or model\.alignment\.kind=mas"),
         (["model.text_encoder.mean_only=true"], r"add model\.text_encoder\.prior_std=unit"),
         (["objective.kl=k3"], r"kl/k3"),
+        (
+            ["model=glow_tts_tiny"],
+            r"objective\.kl=half_analytic needs: use objective=likelihood",
+        ),
+        (
+            ["model/refiner=diffusion"],
+            r"a latent of its own: use model=grad_tts, or model/refiner=none",
+        ),
+        ([*RECORDING, "model/flow=glow"], r"no spectrogram: use model/flow=none, or model/refiner=none"),
+        ([*RECORDING, "model.n_latent=64"], r"model\.n_latent=80, not 64"),
+        ([*RECORDING, "model.mel_head=true"], r"model\.mel_head=false"),
+        ([*RECORDING, "objective.detach_posterior=true"], r"objective\.detach_posterior=false"),
+        ([*RECORDING, "objective.regulariser.free_bits=0.1"], r"objective\.weights\.prior"),
+        ([*RECORDING, "model.flow.side=posterior"], r"use model\.flow\.side=prior"),
+        ([*RECORDING, "model.posterior.recording_noise=-1"], r"recording_noise"),
+        ([*RECORDING, "synthesis.n_steps=0"], r"synthesis\.n_steps"),
+        ([*RECORDING, "synthesis.noise_scale=-1"], r"synthesis\.noise_scale"),
+        (["model.posterior.recording_noise=0.1"], r"leave it at 0"),
+        (["objective.kl=l1"], r"add model\.posterior\.kind=recording"),
+        (["model.text_encoder.prior_std=standard"], r"add model\.alignment\.kind=uniform, or given"),
         (["objective.regulariser.balance=both"], r"balance=both is unknown: choose one of none, sides, channels"),
         (["model.posterior.kind=residual"], r"add model/flow=none \(it is mean_only\)"),
         (["model.posterior.kind=residual", "model/flow=none"], r"add model\.alignment\.score=mel"),

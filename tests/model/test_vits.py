@@ -15,8 +15,9 @@ from vitslite.model.durations import DurationSettings
 from vitslite.model.flows import KINDS, FlowSettings
 from vitslite.model.istft import Decoded, ISTFTSettings
 from vitslite.model.posterior_encoder import PosteriorEncoderSettings
+from vitslite.model.segments import segment_starts
 from vitslite.model.text_encoder import TextEncoderSettings
-from vitslite.model.vits import VITS, ModelSettings, segment_starts
+from vitslite.model.vits import VITS, ModelSettings
 from vitslite.tensors import Batch, sequence_mask, slice_segments
 
 N_SYMBOLS, N_FFT, N_MELS, HOP = 20, 64, 10, 16

@@ -213,7 +213,7 @@ def test_t38_finite_for_any_width(name):
     zero = torch.zeros_like(widths[0])
     x = latents(torch.ones(1, 441), flow=lambda z: (z, torch.zeros_like(z)))
     q, p = Gaussian(zero, widths[0]), Gaussian(zero, widths[1])
-    x = x._replace(q=q, p=p, flow=FlowOf()).at(q.sample(torch.ones_like(zero)))
+    x = x._replace(posterior=q, p=p, flow=FlowOf()).at(q.sample(torch.ones_like(zero)))
     value = ESTIMATORS[name](x)
     value.sum().backward()
     assert torch.isfinite(value).all()

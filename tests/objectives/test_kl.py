@@ -128,7 +128,7 @@ def test_t16_scaling_needs_its_log_determinant(s, truth, dropped):
 def test_t17_carrying_the_scale_is_subtracting_the_log_determinant():
     eps = torch.tensor([[0.3, -1.1], [0.9, 0.2]], dtype=F64)
     x = latents(eps, flow=bent)
-    carried = x._replace(q=Gaussian(x.q.mean, x.q.log_std + x.log_det), log_det=torch.zeros_like(x.log_det))
+    carried = x._replace(posterior=Gaussian(x.q.mean, x.q.log_std + x.log_det), log_det=torch.zeros_like(x.log_det))
     torch.testing.assert_close(half_analytic(x), half_analytic(carried), atol=1e-12, rtol=0)
 
 

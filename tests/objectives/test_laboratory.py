@@ -14,7 +14,7 @@ from torch import nn
 
 import train
 from vitslite import build, randomness
-from vitslite.config import rules
+from vitslite.config import remarks
 from vitslite.config.settings import Config
 from vitslite.metrics import gradients
 from vitslite.model import alignment, flows, posterior_encoder, text_encoder
@@ -256,12 +256,12 @@ MODEL_OPTIONS = [
     *[[*flow, "model.flow.side=posterior"] for flow in FLOWS.values()],
     [*FLOWS["glow"], "model.flow.coupling=mean_only"],
     ["model/flow=affine", "objective.log_det=drop"],
-    *[[f"model.posterior.kind={kind}"] for kind in posterior_encoder.KINDS if kind != "residual"],
+    *[[f"model.posterior.kind={kind}"] for kind in posterior_encoder.KINDS if kind not in ("residual", "recording")],
     RESIDUAL,
     ["model.posterior.kind=residual", *NO_FLOW, "model.alignment.kind=uniform"],
     ["model.posterior.kind=residual", *NO_FLOW, *BY_MEL],
     [*RESIDUAL, "model.posterior.clamp=true"],
-    *[[f"model.text_encoder.prior_std={kind}"] for kind in text_encoder.PRIOR_STDS],
+    *[[f"model.text_encoder.prior_std={kind}"] for kind in text_encoder.PRIOR_STDS if kind != "standard"],
     ["model.text_encoder.prior_std=unit", "model.text_encoder.mean_only=true", "model.text_encoder.prenet=2"],
     *[[f"model.alignment.kind={kind}"] for kind in alignment.KINDS],
     ["model.alignment.noise=0.01"],
@@ -495,6 +495,6 @@ class TagsOnly(Tracker):
 )
 def test_what_is_wrong_on_purpose_is_marked(compose, monkeypatch, tmp_path, overrides, n_remarks):
     config = build.parse(compose(*overrides), overrides)
-    assert len(rules.wrong_on_purpose(config)) == n_remarks
+    assert len(remarks.wrong_on_purpose(config)) == n_remarks
     monkeypatch.setattr(build, "Tracker", TagsOnly)
     assert build.tracker(config, tmp_path, overrides).tags.count("wrong-on-purpose") == n_remarks

@@ -12,8 +12,9 @@ from vitslite.model.decoders import DecoderSettings, HiFiGANSettings
 from vitslite.model.durations import DurationSettings
 from vitslite.model.flows import FlowSettings
 from vitslite.model.posterior_encoder import PosteriorEncoderSettings
+from vitslite.model.segments import segment_starts
 from vitslite.model.text_encoder import TextEncoderSettings
-from vitslite.model.vits import VITS, ModelSettings, segment_starts
+from vitslite.model.vits import VITS, ModelSettings
 from vitslite.objectives.objective import Objective, ObjectiveSettings
 from vitslite.tensors import Batch, Outputs
 

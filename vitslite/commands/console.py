@@ -134,12 +134,15 @@ def add_speaking(p: argparse.ArgumentParser) -> None:
     own = "(the voice's own, from synthesis.* of its settings)"
     p.add_argument("--noise-scale", type=float, help=f"of the prior; 0 is its mean {own}")
     p.add_argument("--duration-noise-scale", type=float, help=f"of stochastic durations {own}")
+    p.add_argument("--n-steps", type=positive, help=f"of the refiner of Grad-TTS and flow matching {own}")
     p.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
 
 
 def speak_settings(arguments: argparse.Namespace, voice: Synthesizer) -> SpeakSettings:
     """What was typed, and for the rest the voice's own."""
-    return voice.speak_settings(arguments.seed, arguments.noise_scale, arguments.duration_noise_scale)
+    return voice.speak_settings(
+        arguments.seed, arguments.noise_scale, arguments.duration_noise_scale, arguments.n_steps
+    )
 
 
 def refuse_file(folder: Path) -> None:

@@ -7,7 +7,7 @@ from torch import nn
 
 from vitslite import build, distributed
 from vitslite.commands import console
-from vitslite.config import rules
+from vitslite.config import remarks
 from vitslite.datasets.corpus import Corpus
 from vitslite.metrics import catalogue
 from vitslite.monitoring.observer import RunObserver
@@ -34,9 +34,9 @@ def announce(
     print(f"model {millions(model)} ({parts}){judge}; {corpus.frontend.n_symbols} symbols")
     if taken is not None:
         print(taken)
-    for remark in rules.wrong_on_purpose(config):
+    for remark in remarks.wrong_on_purpose(config):
         print(f"wrong on purpose: {remark}")
-    for remark in rules.departures(config):
+    for remark in remarks.departures(config):
         print(f"note: {remark}")
     sys.stdout.flush()
 

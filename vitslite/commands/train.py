@@ -21,6 +21,7 @@ def train(config: Config, overrides: list[str]) -> Trainer:
         corpus = build.corpus(config)  # recordings, and text -> token ids
         data = build.data(config, corpus)  # step -> Batch
         model = build.model(config, corpus.frontend.n_symbols)  # Batch -> Outputs
+        build.start_from_data(model, data)  # where the flow is Glow's
         discriminator = build.discriminator(config)  # audio -> scores, or None
         taken = start.load_into(model, discriminator, corpus.frontend) if start else None
         objective = build.objective(config)  # Outputs -> named losses

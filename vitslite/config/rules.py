@@ -1,26 +1,24 @@
-"""Rules across settings: combinations that cannot work, and those that are wrong on purpose.
+"""Rules across settings: combinations that cannot work or have no meaning.
 
-`check` refuses a configuration that cannot work or has no meaning, naming the settings and the nearest that do. What
-runs and is wrong, because someone proposed it and one should see what it does, is named by `wrong_on_purpose`: the run
-is marked. The limits of each setting alone stand at its field (declared.py).
+`check` refuses them, naming the settings and the nearest that do. What runs and is wrong, or no negative ELBO, is
+named in remarks.py. The limits of each setting alone stand at its field (declared.py);
+what the sizes of the networks need of each other in network_rules.py.
 """
 
 import itertools
-import math
 from collections.abc import Iterator
 
 from vitslite import distributed
+from vitslite.config.network_rules import networks
 from vitslite.config.settings import Config
-from vitslite.model.decoders import HiFiGANSettings
-from vitslite.model.discriminators import DiscriminatorSettings
-from vitslite.model.flows import COUPLING_KINDS, VOLUME_PRESERVING, FlowSettings
-from vitslite.objectives.proposed import PROPOSED, WHY_WRONG
+from vitslite.model.flows import COUPLING_KINDS
+from vitslite.objectives.proposed import DISTANCES
 from vitslite.text.frontend import BLANK, END, START, listed_symbols
 
 
 def check(config: Config) -> None:
     """ValueError for combinations that cannot work, of values that alone are fine."""
-    for fault in itertools.chain(_run(config), _data(config), _networks(config), _laboratory(config)):
+    for fault in itertools.chain(_run(config), _data(config), networks(config), _families(config), _laboratory(config)):
         raise ValueError(fault)
 
 
@@ -56,77 +54,56 @@ def _data(config: Config) -> Iterator[str]:
         yield f"audio.f_min={audio.f_min}, audio.f_max={audio.f_max}: must rise, from 0 to half the sample rate"
 
 
-def _networks(config: Config) -> Iterator[str]:
-    model, hop_length = config.model, config.audio.hop_length
-    encoder = model.text_encoder
-    if model.flow.kind in COUPLING_KINDS and model.flow.n_couplings > 0 and model.n_latent % 2:
-        yield f"model.n_latent={model.n_latent} does not split into halves: make it even, or model.flow.kind=none"
-    if model.flow.kind == "glow":
-        yield from _glow(model.flow, model.n_latent)
-    if encoder.hidden % encoder.n_heads:
-        yield f"model.text_encoder.n_heads={encoder.n_heads} does not divide model.text_encoder.hidden={encoder.hidden}"
-    if encoder.mean_only and encoder.prior_std == "learned":
+def _families(config: Config) -> Iterator[str]:
+    """What goes with a z that is the recording (Glow-TTS, Grad-TTS), and what with a latent that has a posterior."""
+    model, objective = config.model, config.objective
+    if model.text_encoder.prior_std == "standard" and model.alignment.kind in ("mas", "forward_sum"):
         yield (
-            "model.text_encoder.mean_only=true leaves model.text_encoder.prior_std=learned nothing to learn with: "
-            "add model.text_encoder.prior_std=unit"
+            "model.text_encoder.prior_std=standard knows no text, so there is nothing to align by: "
+            "add model.alignment.kind=uniform, or given"
         )
-    if model.decoder.kind == "istft":
-        yield from _istft(config)
-    if model.decoder.kind == "hifigan":
-        yield from _hifigan(model.decoder.hifigan, hop_length)
-    if config.discriminator.kind != "none":
-        yield from _discriminators(config.discriminator, model.segment_frames)
-
-
-def _glow(s: FlowSettings, n_latent: int) -> Iterator[str]:
-    n_channels = n_latent * s.n_squeeze
-    if s.n_split % 2:
-        yield f"model.flow.n_split={s.n_split} takes half of its channels from each half: make it even, published 4"
-    elif n_channels % s.n_split:
+    if model.posterior.kind == "recording":
+        yield from _recording(config)
+        return
+    if model.refiner.kind != "none":
         yield (
-            f"model.n_latent={n_latent} x model.flow.n_squeeze={s.n_squeeze} = {n_channels} channels do not split into "
-            f"groups of model.flow.n_split={s.n_split}: change one of the three"
+            f"model.refiner.kind={model.refiner.kind} makes log-mel spectrograms, and model.posterior.kind="
+            f"{model.posterior.kind} has a latent of its own: use model=grad_tts, or model/refiner=none"
+        )
+    if model.posterior.recording_noise > 0:
+        yield "model.posterior.recording_noise is of model.posterior.kind=recording: leave it at 0"
+    if objective.kl in DISTANCES:
+        yield (
+            f"objective.kl={objective.kl} is a distance of the recording from the prior's mean: add "
+            "model.posterior.kind=recording (model=grad_tts, glow_tts), or use objective.kl=half_analytic"
         )
 
 
-def _istft(config: Config) -> Iterator[str]:
-    s, hop_length = config.model.decoder.istft, config.audio.hop_length
-    at = "model.decoder.istft"
-    if hop_length % (2 * s.subframes):
+def _recording(config: Config) -> Iterator[str]:
+    """z is the log-mel spectrogram: no posterior, no entropy, no KL."""
+    model, objective, n_mels = config.model, config.objective, config.audio.n_mels
+    at = "model.posterior.kind=recording"
+    if model.n_latent != n_mels:
+        yield f"{at} has audio.n_mels={n_mels} for its latent: model.n_latent={n_mels}, not {model.n_latent}"
+    if objective.kl != "likelihood" and objective.kl not in DISTANCES:
+        yield f"{at} has no density of q, which objective.kl={objective.kl} needs: use objective=likelihood"
+    if model.flow.side == "posterior":
+        yield f"{at} has no posterior for model.flow.side=posterior to be part of: use model.flow.side=prior"
+    if model.mel_head:
+        yield f"{at} has a prior whose mean is a log-mel spectrogram already: model.mel_head=false"
+    if objective.detach_posterior:
+        yield f"{at} has no posterior: objective.detach_posterior=false"
+    regulariser = objective.regulariser
+    if regulariser.free_bits > 0 or regulariser.balance != "none" or regulariser.schedule != "constant":
         yield (
-            f"{at}.subframes={s.subframes} centres spectra of audio.hop_length={hop_length} / {s.subframes} samples: "
-            "that must be a whole and even number"
+            f"{at} has no KL: leave objective.regulariser at free_bits=0 balance=none schedule=constant; the weight of "
+            "its likelihood is objective.weights.prior"
         )
-    if s.harmonics and config.objective.weights.pitch == 0:
-        yield f"{at}.harmonics=true, objective.weights.pitch=0: nothing would train the pitch; make it 10"
-
-
-def _hifigan(s: HiFiGANSettings, hop_length: int) -> Iterator[str]:
-    at, rates, kernels = "model.decoder.hifigan", s.upsample_rates, s.upsample_kernels
-    if math.prod(rates) != hop_length:
-        yield f"{at}.upsample_rates={rates}: their product, {math.prod(rates)}, must be audio.hop_length={hop_length}"
-    fits = [kernel >= rate and (kernel - rate) % 2 == 0 for rate, kernel in zip(rates, kernels, strict=False)]
-    if len(rates) != len(kernels) or not all(fits):
+    if model.refiner.kind != "none" and model.flow.kind != "none":
         yield (
-            f"{at}.upsample_kernels={kernels}: give one for each of upsample_rates={rates}, at least as large and "
-            "larger by an even number; twice the rate is usual"
+            f"model.refiner.kind={model.refiner.kind} begins at the prior's mean, which behind model.flow.kind="
+            f"{model.flow.kind} is no spectrogram: use model/flow=none, or model/refiner=none"
         )
-    n_kernels, n_lists = len(s.resblock_kernels), len(s.resblock_dilations)
-    if n_kernels != n_lists:
-        yield f"{at}.resblock_dilations has {n_lists} lists: give one for each of the {n_kernels} resblock_kernels"
-    if s.channels % 2 ** len(rates):
-        yield f"{at}.channels={s.channels} cannot be halved {len(rates)} times, once per upsampling"
-
-
-def _discriminators(s: DiscriminatorSettings, decoded: int | None) -> Iterator[str]:
-    if not s.periods:
-        yield "discriminator.periods=[]: give at least one, in samples, such as [2, 3, 5]"
-    if not s.period_channels:
-        yield "discriminator.period_channels=[]: give at least one positive number"
-    if not s.resolutions or any(n_fft % 4 for n_fft in s.resolutions):
-        yield f"discriminator.resolutions={s.resolutions}: give transform sizes that divide by 4"
-    if decoded is not None and decoded < s.segment_frames:
-        yield f"discriminator.segment_frames={s.segment_frames} is above model.segment_frames={decoded}: lower it"
 
 
 def _laboratory(config: Config) -> Iterator[str]:
@@ -216,42 +193,3 @@ def _residual(config: Config) -> Iterator[str]:
             "objective.detach_posterior, objective.regulariser.free_bits and .balance=sides, or use "
             "model.posterior.kind=gaussian"
         )
-
-
-def wrong_on_purpose(config: Config) -> list[str]:
-    """Why the number in loss/kl is not an estimate of the KL; [] if it is one."""
-    model, objective = config.model, config.objective
-    kl, flow = objective.kl, model.flow.kind
-    found = []
-    if kl in PROPOSED:
-        found.append(f"objective.kl={kl} {WHY_WRONG[kl]}")
-    if kl == "closed_form" and flow != "none":
-        found.append(f"objective.kl=closed_form ignores model.flow.kind={flow}: the flow gets no gradient at all")
-    if kl == "pushed_mean" and flow != "none":
-        found.append("objective.kl=pushed_mean misses the variance that the flow's shift adds")
-    if kl == "carried_mean" and model.flow.n_couplings > 1:
-        found.append(f"objective.kl=carried_mean is biased behind {model.flow.n_couplings} couplings; behind one not")
-    if objective.log_det == "drop" and flow not in VOLUME_PRESERVING:
-        found.append(f"objective.log_det=drop with model.flow.kind={flow}: shrinking z_p lowers the loss without bound")
-    if kl == "likelihood" and not objective.detach_posterior:
-        found.append("objective.kl=likelihood lacks the entropy of q: nothing keeps the posterior wide")
-    return found
-
-
-def departures(config: Config) -> Iterator[str]:
-    """Losses that are sound, but no negative ELBO."""
-    weights, regulariser = config.objective.weights, config.objective.regulariser
-    if weights.kl < 1:
-        yield (
-            f"objective.weights.kl={weights.kl} is below 1: more goes through z than an ELBO would let through, and "
-            "the decoder learns sooner; objective=vits has weight 1"
-        )
-    if config.objective.detach_posterior:
-        yield "objective.detach_posterior=true: nothing pulls the posterior to the prior"
-    if config.objective.reduction == "per_element":
-        yield f"objective.reduction=per_element weighs the KL 1/{config.model.n_latent} of per_frame"
-    if regulariser.balance == "channels":
-        while_ = " until the weight of the KL is full" if regulariser.balance_until == "full_weight" else ""
-        yield f"objective.regulariser.balance=channels: loss/kl is a weighted sum{while_}; kl/half_analytic is the KL"
-    if regulariser.free_bits:
-        yield f"objective.regulariser.free_bits={regulariser.free_bits}: loss/kl is at least that per channel"

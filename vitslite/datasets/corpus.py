@@ -79,16 +79,18 @@ def load_corpus(
     audio: AudioSettings,
     min_frames: int = 1,
     frontend: Frontend | None = None,
+    frame_multiple: int = 1,
 ) -> Corpus:
     """Read the rows and the headers of the clips, leave out what cannot be used, encode the texts, split.
 
+    Of each clip a multiple of `frame_multiple` frames is used: a flow may squeeze them.
     The frontend of a checkpoint may be given; otherwise its vocabulary comes from the texts. ValueError: nothing
     usable, or more than max(10, data.max_bad) clips missing or corrupt.
     """
     root, cache = _root(data), Path(data.cache).expanduser()
     skipped = Skipped()
     rows = read_metadata(root / "metadata.csv", skipped)[: data.max_utterances]
-    clips = _usable_clips(rows, root / "wavs", data, audio, min_frames, skipped)
+    clips = _usable_clips(rows, root / "wavs", data, audio, min_frames, frame_multiple, skipped)
     n_faults = skipped.n_data_faults()
     if n_faults > max(_TOLERATED_FAULTS, data.max_bad * len(rows)) or n_faults == len(rows):
         raise ValueError(
@@ -130,7 +132,13 @@ def _root(data: DataSettings) -> Path:
 
 
 def _usable_clips(
-    rows: list[Row], folder: Path, data: DataSettings, audio: AudioSettings, min_frames: int, skipped: Skipped
+    rows: list[Row],
+    folder: Path,
+    data: DataSettings,
+    audio: AudioSettings,
+    min_frames: int,
+    frame_multiple: int,
+    skipped: Skipped,
 ) -> list[tuple[Row, Path, int]]:
     """(row, file, frames) of the clips that exist and, by their headers and texts, have a usable length."""
     clips = []
@@ -146,6 +154,7 @@ def _usable_clips(
             continue
         seconds = info.n_samples / info.sample_rate
         n_frames = info.resampled(audio.sample_rate) // audio.hop_length
+        n_frames -= n_frames % frame_multiple
         if seconds > data.max_seconds:
             skipped.add("too long", row, f"{seconds:.1f} s > data.max_seconds={data.max_seconds:g}")
         elif n_frames < max(min_frames, 1):

@@ -53,6 +53,7 @@ MEASURES = {
     "clipped": Measure("clipped samples", "fraction"),
     "silent": Measure("silent frames", "fraction"),
     "kl": Measure("KL", "nats/frame"),
+    "nll": Measure("-log p(log-mel | text)", "nats/frame"),
     "duration_error": Measure("duration, spoken against found, per token", "ms"),
     "alignment_error": Measure("phoneme onsets, mean error", "ms"),
     "alignment_median": Measure("phoneme onsets, median error", "ms"),

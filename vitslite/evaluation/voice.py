@@ -130,8 +130,9 @@ class VoiceEvaluator:
     def _speak(self, batch: Batch, seed: int, durations: Int[Tensor, "B L"] | None = None) -> Synthesis:
         s = self.settings
         keys = torch.tensor([randomness.key(seed, "evaluation", batch.ids[0])], device=self.voice.device)
+        scales = s.noise_scale, s.duration_noise_scale
         return self.voice.model.infer(
-            batch.tokens, batch.token_lengths, keys, s.noise_scale, s.duration_noise_scale, durations=durations
+            batch.tokens, batch.token_lengths, keys, *scales, durations=durations, n_steps=s.n_steps
         )
 
     def _model_measures(
@@ -140,8 +141,9 @@ class VoiceEvaluator:
         """(ratios, errors to be pooled) of the posterior, the alignment and the durations."""
         frame_ms = 1000 * self.audio.hop_length / self.audio.sample_rate
         x, durations, n_tokens = outputs.latents, outputs.durations, len(utterance.tokens)
+        name, estimator = ("kl", kl.half_analytic) if x.posterior else ("nll", kl.likelihood)
         ratios = {
-            "kl": ((kl.half_analytic(x) * x.mask).sum().item(), x.mask.sum().item()),
+            name: ((estimator(x) * x.mask).sum().item(), x.mask.sum().item()),
             "duration_error": ((predicted - durations).abs().sum().item() * frame_ms, n_tokens),
         }
         pooled = {}

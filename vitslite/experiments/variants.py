@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from vitslite.config import families
 from vitslite.experiments.sources import Found, RunLog
 from vitslite.metrics import catalogue
 from vitslite.runs import Points
@@ -77,9 +78,15 @@ def compare(
         variants=variants,
         baseline=find_baseline(variants, baseline),
         metrics=choose_metrics(variants, metrics),
-        remarks=found.remarks + remarks,
+        remarks=found.remarks + remarks + families.in_words(map(family_of, variants)),
         failed=found.failed,
     )
+
+
+def family_of(variant: Variant) -> str:
+    """Settings of before there were others are VITS'."""
+    defaults = {"posterior": "gaussian", "flow": "mean_only", "refiner": "none"}
+    return families.family(*(variant.settings.get(f"model.{part}.kind", kind) for part, kind in defaults.items()))
 
 
 def group(runs: list[RunLog]) -> tuple[list[Variant], list[str]]:

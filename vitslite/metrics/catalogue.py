@@ -38,6 +38,9 @@ CATALOGUE = (
     Metric("loss/kl", "KL term of the loss", "nats/frame", "lower", "line headline table curves picture val/picture"),
     Metric("loss/mel", "log-mel L1", "nats", "lower", "line headline table curves picture val/picture"),
     Metric("loss/duration", "duration loss", "per token", "lower", "line table curves"),
+    Metric("loss/prior", "prior loss", "nats", "lower", "line headline table curves picture val/picture"),
+    Metric("loss/diffusion", "diffusion loss", "per element", "lower", "line headline table curves"),
+    Metric("loss/flow_matching", "flow-matching loss", "per element", "lower", "line headline table curves"),
     Metric("loss/energy", "spectral energy distance", "nats", "lower", "line headline table"),
     Metric("loss/pitch", "log-pitch L1 of voiced frames", "nats/frame", "lower", "line table"),
     Metric("loss/prior_mel", "prior loss of the log-mel", "nats/element", "lower", "line table"),
@@ -61,6 +64,12 @@ CATALOGUE = (
     Metric("kl/noise_floor", "standard error at q = p", "nats/frame"),
     Metric("kl/negative_*", "share of negative {0}"),
     Metric("kl/variance_*", "sampling variance, {0}", "nats²/element"),
+    Metric("nll/per_frame", "-log p(log-mel | text)", "nats/frame", "lower", "headline table picture"),
+    Metric("nll/per_element", "-log p(log-mel | text)", "nats/element", "lower"),
+    Metric("nll/normaliser", "likelihood's part: normaliser", "nats/frame"),
+    Metric("nll/quadratic", "likelihood's part: quadratic", "nats/frame"),
+    Metric("nll/minus_log_det", "likelihood's part: -log-determinant", "nats/frame"),
+    Metric("nll/standard_error", "standard error of the likelihood", "nats/frame"),
     Metric("mas/error_ms", "alignment error, mean", "ms", "lower", "line headline table curves val/picture"),
     Metric("mas/error_median_ms", "alignment error, median", "ms", "lower", "line"),
     Metric("mas/within_50ms", "onsets within 50 ms", "share", "higher", "line"),
@@ -99,7 +108,7 @@ CATALOGUE = (
     Metric("learning_rate", "learning rate", "", None, "extra"),
 )
 GROUPS = tuple(dict.fromkeys(metric.pattern.split("/")[0] for metric in CATALOGUE))  # first parts of the keys
-OPEN_GROUPS = ("loss", "kl")  # what one sees at once where groups fold
+OPEN_GROUPS = ("loss", "kl", "nll")  # what one sees at once where groups fold
 
 
 @functools.cache

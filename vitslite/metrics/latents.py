@@ -25,6 +25,13 @@ latent/active_units         channels where the variance of q.mean over frames ex
 latent/active_kl_units      channels whose closed form exceeds 0.01 nats per frame
 latent/snr_db               10 log10(sum_c Var(mean_c) / sum_c E[std_c^2]); at least -100
 latent/flow_move            ||z_p - z|| / ||z||
+
+Where z is the recording itself there is no q, so none of these but the last and latent/prior_log_std; instead the
+likelihood of the log-mel spectrogram, whatever the scale inside (its Jacobian is in log_det):
+
+nll/per_frame, nll/per_element      -log p(log-mel | text), nats, on the path that the alignment found
+nll/normaliser, nll/quadratic, nll/minus_log_det        its three parts per frame; the first two of the prior in z_p
+nll/standard_error                  of nll/per_frame over these frames
 """
 
 import math
@@ -63,6 +70,8 @@ class LatentSums:
 @torch.no_grad()
 def latent_sums(outputs: Outputs) -> LatentSums:
     """What `latent_statistics` needs of one batch. One call of the flow, for `kl.pushed_mean`; padding adds nothing."""
+    if outputs.latents.posterior is None:
+        return _likelihood_sums(in_float64(outputs.latents))
     pushed = kl.closed_form if outputs.latents.flow is None else kl.pushed_mean
     pushed_mean = pushed(outputs.latents).double()  # in the flow's own precision, all else in float64
     x = in_float64(outputs.latents)
@@ -107,8 +116,28 @@ def latent_sums(outputs: Outputs) -> LatentSums:
     )
 
 
+def _likelihood_sums(x: Latents) -> LatentSums:
+    """Of latents without a posterior."""
+    nll = kl.likelihood(x)
+    elements = {
+        "nll": nll,
+        "quadratic": -x.p.log_prob(x.z_p) - x.p.log_std - 0.5 * LOG_2PI,
+        "log_det": x.log_det,
+        "p_log_std": x.p.log_std,
+        "move_square": (x.z_p - x.z) ** 2,
+        "z_square": x.z**2,
+    }
+    totals = {name: _valid(value, x).sum() for name, value in elements.items()}
+    totals |= {"frames": x.mask.sum().double(), "nll_square": (_valid(nll, x).sum(1) ** 2).sum()}
+    totals["elements"] = totals["frames"] * x.z.shape[1]
+    none = torch.zeros((), device=x.z.device)
+    return LatentSums(totals, {}, smallest=none, largest=none)
+
+
 def latent_statistics(sums: LatentSums, frames_per_second: float) -> dict[str, float]:
     """All figures of the module's docstring. `frames_per_second` = sample_rate / hop_length."""
+    if not sums.channels:
+        return _likelihood_statistics(sums)
     # The device is waited for twice: totals, and means over frames by channel.
     total = dict(zip(sums.totals, torch.stack(list(sums.totals.values())).tolist(), strict=True))
     n_frames = total["frames"]
@@ -151,10 +180,28 @@ def latent_statistics(sums: LatentSums, frames_per_second: float) -> dict[str, f
     }
 
 
+def _likelihood_statistics(sums: LatentSums) -> dict[str, float]:
+    total = dict(zip(sums.totals, torch.stack(list(sums.totals.values())).tolist(), strict=True))
+    n_frames, n_elements = total["frames"], total["elements"]
+    per_frame = {name: value / n_frames for name, value in total.items()}
+    nll = per_frame["nll"]
+    variance = max(0.0, total["nll_square"] - n_frames * nll**2) / max(1.0, n_frames - 1)
+    return {
+        "nll/per_frame": nll,
+        "nll/per_element": total["nll"] / n_elements,
+        "nll/normaliser": per_frame["p_log_std"] + 0.5 * LOG_2PI * n_elements / n_frames,
+        "nll/quadratic": per_frame["quadratic"],
+        "nll/minus_log_det": -per_frame["log_det"],
+        "nll/standard_error": (variance / n_frames) ** 0.5,
+        "latent/prior_log_std": total["p_log_std"] / n_elements,
+        "latent/flow_move": (total["move_square"] / total["z_square"]) ** 0.5,
+    }
+
+
 def in_float64(x: Latents) -> Latents:
     """The same numbers in float64. The flow stays as it is, so `at` is not for these."""
-    q, p = x.q.map(Tensor.double), x.p.map(Tensor.double)
-    return x._replace(q=q, p=p, z=x.z.double(), z_p=x.z_p.double(), log_det=x.log_det.double())
+    q, p = x.posterior and x.posterior.map(Tensor.double), x.p.map(Tensor.double)
+    return x._replace(posterior=q, p=p, z=x.z.double(), z_p=x.z_p.double(), log_det=x.log_det.double())
 
 
 def _valid(value: Tensor, x: Latents) -> Float[Tensor, "B D T"]:

@@ -36,7 +36,7 @@ def probe(
         row = gradients.matrix(model, objective(outputs, counts).terms)
     with torch.no_grad():
         x = outputs.latents
-        row |= sampling_variance(x)
+        row |= sampling_variance(x) if x.posterior else {}
         error = (model.flow.inverse(x.z_p, x.mask) - x.z).abs()
         row["latent/inverse_error"] = error.masked_fill(~x.mask, 0).max().item()
         log_lik = log_likelihood(x.z_p, outputs.p_text)

@@ -1,16 +1,21 @@
-"""Posterior encoder: spectrogram -> q(z | spectrogram), a Gaussian per frame and latent channel."""
+"""Posterior encoder: spectrogram -> q(z | spectrogram), a Gaussian per frame and latent channel.
+
+Or no encoder at all: with kind=recording the latent is the log-mel spectrogram itself (`recording`), as in Glow-TTS and
+Grad-TTS. There is then no q and no entropy, so no KL: what is left of it is -log p(log-mel | text).
+"""
 
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from vitslite import randomness
 from vitslite.model.layers import WaveNet
 from vitslite.tensors import Gaussian
 
 INPUTS = ("linear", "mel")
-KINDS = ("gaussian", "clamped", "fixed_sigma", "residual")
+KINDS = ("gaussian", "clamped", "fixed_sigma", "residual", "recording")
 _SOFT_LIMIT, _LEAST_STD = 5.0, 0.01  # of NVAE's soft clamp
 LOG_MEL_MEAN, _LOG_MEL_STD = -5.0, 2.5  # of speech, natural log of mel magnitudes; round figures are good enough
 
@@ -30,6 +35,10 @@ class PosteriorEncoderSettings:
     kind: str = field(default="gaussian", metadata={"choices": KINDS})  # gaussian: as in VITS; others: see `posterior`
     fixed_log_std: float = -1.0  # of kind=fixed_sigma
     clamp: bool = False  # of kind=residual: limit both sides softly, as NVAE's code does
+    # Of kind=recording, see `recording`; nats of log-mel.
+    recording_mean: float = 0.0
+    recording_std: float = field(default=1.0, metadata={"above": 0})
+    recording_noise: float = field(default=0.0, metadata={"at_least": 0})  # standard deviation
 
 
 class PosteriorEncoder(nn.Module):
@@ -105,3 +114,28 @@ def soft_clamped(x: Gaussian) -> Gaussian:
     """
     mean, log_std = (_SOFT_LIMIT * torch.tanh(value / _SOFT_LIMIT) for value in x)
     return Gaussian(mean, torch.log(torch.exp(log_std) + _LEAST_STD))
+
+
+def recording(
+    mel: Float[Tensor, "B M T"], frame_mask: Bool[Tensor, "B 1 T"], settings: PosteriorEncoderSettings
+) -> Float[Tensor, "B M T"]:
+    """The log-mel spectrogram in the place of z: (mel - recording_mean) / recording_std, zero on padding.
+
+    As published the constants are 0 and 1. Others change nothing but where training starts and, for a prior of unit
+    variance, how wide it is in log-mel: `recording_std`. Likelihoods are stated of the log-mel, with the scale's
+    Jacobian. Source: Kim et al. 2020 (Glow-TTS), equation 1; Popov et al. 2021 (Grad-TTS), section 3.1.
+    """
+    return (mel - settings.recording_mean) / settings.recording_std * frame_mask
+
+
+def with_noise(
+    z: Float[Tensor, "B M T"],
+    frame_mask: Bool[Tensor, "B 1 T"],
+    keys: Int[Tensor, " B"],
+    settings: PosteriorEncoderSettings,
+) -> Float[Tensor, "B M T"]:
+    """z with noise of `recording_noise` nats of log-mel: the likelihood of a recording without noise has no ceiling."""
+    if settings.recording_noise == 0:
+        return z
+    noise = randomness.normal(keys, "recording", *z.shape[1:])
+    return (z + settings.recording_noise / settings.recording_std * noise) * frame_mask

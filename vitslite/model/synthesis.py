@@ -15,6 +15,7 @@ class SynthesisSettings:
 
     noise_scale: float = field(default=0.667, metadata={"at_least": 0})  # of the prior; 0 speaks its mean
     duration_noise_scale: float = field(default=0.8, metadata={"at_least": 0})  # of stochastic durations
+    n_steps: int = field(default=10, metadata={"at_least": 1})  # of the refiner (model/refiner.py), where there is one
 
 
 @dataclass(frozen=True)

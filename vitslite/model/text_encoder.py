@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vitslite.model.layers import ChannelLayerNorm, Dropout, FeedForward, RelativeSelfAttention, same_conv
 from vitslite.tensors import Gaussian
 
-PRIOR_STDS = ("learned", "unit", "global")
+PRIOR_STDS = ("learned", "unit", "global", "standard")
 _PRENET_KERNEL = 5  # tokens
 
 
@@ -28,7 +28,7 @@ class TextEncoderSettings:
     kernel: int = field(default=3, metadata={"at_least": 1, "odd": True})  # tokens, in the feed-forward layers
     window: int = field(default=4, metadata={"at_least": 0})  # tokens to each side whose distance the attention knows
     dropout: float = field(default=0.1, metadata={"at_least": 0, "below": 1})
-    # learned: per token, as in VITS; unit: 1, as in Glow-TTS; global: one per channel
+    # learned: per token, as in VITS; unit: 1, as in Glow-TTS; global: one per channel; standard: N(0, 1) for all tokens
     prior_std: str = field(default="learned", metadata={"choices": PRIOR_STDS})
     mean_only: bool = False  # no weights for a std per token, which unit and global do not read
     prenet: int = field(default=0, metadata={"at_least": 0})  # layers of convolution before the transformer
@@ -75,8 +75,9 @@ class TextEncoder(nn.Module):
         h = h * token_mask
         stats = self.proj(h).float() * token_mask
         mean, log_std = (stats, stats) if self.mean_only else stats.chunk(2, dim=1)
-        if self.prior_std == "unit":
+        if self.prior_std in ("unit", "standard"):
             log_std = torch.zeros_like(log_std)
+            mean = mean if self.prior_std == "unit" else torch.zeros_like(mean)
         elif self.global_log_std is not None:
             log_std = self.global_log_std * token_mask
         return h, Gaussian(mean, log_std)

@@ -6,6 +6,7 @@ metrics.jsonl as in W&B (val/...: of the averaged weights on validation data; me
     loss/*    unweighted terms, the total, the weight of the KL        mas/*   the alignment
     kl/*      the KL by every estimator, its parts, its noise          grad/*  norms by module, and by loss and module
     latent/*  posterior and prior, active units                        time/*  speed
+    nll/*     in the place of kl/* where z is the recording
 """
 
 import torch
@@ -71,7 +72,7 @@ class RunObserver:
         audio_seconds = float(throughput.frames) / self.data.audio.frames_per_second
         row |= {
             "loss/total": sum(weight * row.get(f"loss/{name}", 0.0) for name, weight in weights.items()),
-            "loss/kl_weight": weights["kl"],
+            **({"loss/kl_weight": weights["kl"]} if "loss/kl" in row else {}),
             **self.seen,
             "grad/norm": norm,
             **gradient_norms(model, clipped),
@@ -120,11 +121,12 @@ class RunObserver:
         self.tracker.table(step, "samples", samples_page.samples_table(self.tracker.run_dir))
         values = catalogue.best_values(self.tracker.rows())
         best = {f"best/{key.removeprefix('val/')}": value for key, value in values.items()}
-        verdict = self.verdict(model.settings) or "not validated"
+        without = "no posterior, no KL" if model.settings.posterior.kind == "recording" else "not validated"
+        verdict = self.verdict(model.settings) or without
         self.tracker.summary({**best, "final/step": step, "verdict/kl": verdict})
 
     def verdict(self, settings: ModelSettings) -> str | None:
-        """The last validation's KL in words: positive, noise, bias of the search, collapse or a bug."""
+        """The last validation's KL in words: positive, noise, bias of the search, collapse or a bug; None without."""
         rows = [row for row in self.tracker.rows() if "val/kl/half_analytic" in row]
         if not rows:
             return None

@@ -153,7 +153,8 @@ class Validator:
         """name -> the recording, its copy, and its text spoken as the voice's settings say."""
         copies = model.reconstruct(batch)
         s = self.synthesis
-        spoken = model.infer(batch.tokens, batch.token_lengths, batch.keys, s.noise_scale, s.duration_noise_scale)
+        scales = s.noise_scale, s.duration_noise_scale
+        spoken = model.infer(batch.tokens, batch.token_lengths, batch.keys, *scales, n_steps=s.n_steps)
         wavs = {}
         for i, name in enumerate(batch.ids):
             n_samples = int(batch.frame_lengths[i]) * self.audio.hop_length

@@ -1,18 +1,21 @@
 """Training objective: named loss terms, their units, their weights, their total.
 
     total = w_kl KL + w_mel mel + w_duration duration + w_adversarial adversarial + w_feature_matching feature matching
-            + w_prior_mel prior_mel + w_pitch pitch
+            + w_prior_mel prior_mel + w_pitch pitch + w_diffusion diffusion + w_flow_matching flow_matching
 
 and of a decoder that is random w_mel energy in the place of w_mel mel.
 
     kl                nats per frame            sum over D, mean over the valid frames of the global batch
                       (or nats per element, or mean over utterances: objective.reduction)
+    prior             as kl, in its place where z is the recording itself: -log p(log-mel | text), Glow-TTS's likelihood
+                      and Grad-TTS's prior loss
     mel               log-mel L1                mean over valid frames and bins
     duration          nats (stochastic) or squared log ratio (deterministic) per token
     adversarial, feature_matching               mean over utterances
     prior_mel         nats per element          Grad-TTS's prior loss, where the model has a mel head
     energy            spectral energy distance  as mel, where the decoder is random
     pitch             nats per frame            log-pitch L1, 0 in unvoiced frames, where the decoder has pulses
+    diffusion, flow_matching                    mean over valid elements, where there is a refiner
 
 Every mean divides by the count over the *global* batch, over all ranks and micro-batches: the mean of per-rank means is
 another objective when lengths differ (docs/identities.md, T10). So each rank's term is a share, the shares add up to
@@ -32,7 +35,7 @@ from torch import Tensor, nn
 from vitslite.audio import AudioSettings
 from vitslite.objectives import adversarial
 from vitslite.objectives.kl import ESTIMATORS, Estimator, k_sample, without_log_det
-from vitslite.objectives.proposed import PROPOSED
+from vitslite.objectives.proposed import DISTANCES, PROPOSED
 from vitslite.objectives.reconstruction import MelReconstruction, prior_mel
 from vitslite.objectives.regularisers import RegulariserSettings, prior_side, regularised, weight_factor
 from vitslite.tensors import Batch, DiscriminatorOutput, Latents, Outputs
@@ -50,12 +53,17 @@ class LossWeights:
     feature_matching: float = field(default=1.0, metadata={"at_least": 0})
     prior_mel: float = field(default=0.0, metadata={"at_least": 0})
     pitch: float = field(default=10.0, metadata={"at_least": 0})  # of decoders that have pulses
+    prior: float = field(default=1.0, metadata={"at_least": 0})  # of model.posterior.kind=recording, in the place of kl
+    diffusion: float = field(default=1.0, metadata={"at_least": 0})  # of model.refiner.kind=diffusion
+    flow_matching: float = field(default=1.0, metadata={"at_least": 0})  # of model.refiner.kind=flow_matching
 
 
 @dataclass
 class ObjectiveSettings:
-    # An estimator of objectives/kl.py, or one of objectives/proposed.py.
-    kl: str = field(default="half_analytic", metadata={"choices": (*ESTIMATORS, *PROPOSED), "refused": {"k3": NO_LOSS}})
+    # An estimator of objectives/kl.py, or one of objectives/proposed.py; l1 and l2 of model.posterior.kind=recording.
+    kl: str = field(
+        default="half_analytic", metadata={"choices": (*ESTIMATORS, *PROPOSED, *DISTANCES), "refused": {"k3": NO_LOSS}}
+    )
     kl_samples: int = field(default=4, metadata={"at_least": 1})  # of kl=k_sample
     # drop: leave it out, as VITS' code does, which is wrong for an affine flow
     log_det: str = field(default="include", metadata={"choices": ("include", "drop")})
@@ -78,15 +86,16 @@ class Counts(NamedTuple):
     frames: Float[Tensor, ""]
     tokens: Float[Tensor, ""]
     utterances: Float[Tensor, ""]
+    refined: Float[Tensor, ""]  # frames that a refiner looks at
     mels: list[Float[Tensor, ""]]
 
     def flat(self) -> Float[Tensor, " N"]:
-        return torch.stack([self.frames, self.tokens, self.utterances, *self.mels])
+        return torch.stack([self.frames, self.tokens, self.utterances, self.refined, *self.mels])
 
     @classmethod
     def from_flat(cls, values: Float[Tensor, " N"]) -> "Counts":
-        frames, tokens, utterances, *mels = values.unbind()
-        return cls(frames, tokens, utterances, mels)
+        frames, tokens, utterances, refined, *mels = values.unbind()
+        return cls(frames, tokens, utterances, refined, mels)
 
 
 class Losses(NamedTuple):
@@ -97,11 +106,17 @@ class Losses(NamedTuple):
 class Objective(nn.Module):
     """Outputs -> named losses.
 
-    Of the model: `segment_frames`, what length of audio it decodes (None: all), and whether its decoder `is_random`.
+    Of the model: `segment_frames`, what length of audio it decodes (None: all), whether its decoder `is_random`, and
+    `refined_frames`, what length its refiner looks at.
     """
 
     def __init__(
-        self, settings: ObjectiveSettings, audio: AudioSettings, segment_frames: int | None, is_random: bool = False
+        self,
+        settings: ObjectiveSettings,
+        audio: AudioSettings,
+        segment_frames: int | None,
+        is_random: bool = False,
+        refined_frames: int | None = None,
     ):
         super().__init__()
         self.settings = settings
@@ -109,7 +124,7 @@ class Objective(nn.Module):
         self.weights = vars(settings.weights)
         if is_random and settings.energy:
             self.weights = self.weights | {"energy": self.weights["mel"], "mel": 0.0}
-        self.segment_frames = segment_frames
+        self.segment_frames, self.refined_frames = segment_frames, refined_frames
         self.reconstruction = MelReconstruction(audio, settings.extra_resolutions)
 
     def counts(self, batch: Batch) -> Counts:
@@ -120,6 +135,7 @@ class Objective(nn.Module):
             frames=lengths.sum().float(),
             tokens=batch.token_lengths.sum().float(),
             utterances=torch.full((), float(len(batch.ids)), device=lengths.device),
+            refined=(lengths if self.refined_frames is None else lengths.clamp(max=self.refined_frames)).sum().float(),
             mels=self.reconstruction.counts(audio_frames),
         )
 
@@ -141,7 +157,7 @@ class Objective(nn.Module):
             assert target is not None or self.settings.mel_target == "segment", "the batch had no features"
             mel, energy = self.reconstruction(*heard, counts.mels, outputs.audio_again, target)
             terms = {
-                "kl": self._kl(outputs.latents, counts, step),
+                "prior" if outputs.latents.posterior is None else "kl": self._kl(outputs.latents, counts, step),
                 "mel": mel,
                 "duration": outputs.duration_loss.sum() / counts.tokens,
             }
@@ -157,6 +173,9 @@ class Objective(nn.Module):
             if outputs.pitch_loss is not None:
                 n_frames = counts.mels[0] / self.reconstruction.resolutions[0].n_mels
                 terms["pitch"] = outputs.pitch_loss.sum() / n_frames
+            if outputs.refined is not None:
+                term, loss, mask = outputs.refined
+                terms[term] = (loss.float() * mask).sum() / (counts.refined * loss.shape[1])
             weights = self.weights_at(step)
             total = sum(weights.get(name, 0.0) * value for name, value in terms.items())
         return Losses(terms, total)
@@ -182,7 +201,7 @@ class Objective(nn.Module):
 
 def build_estimator(settings: ObjectiveSettings) -> Estimator:
     """The estimator of that name: Latents -> nats per element [B, D, T]."""
-    estimator = (ESTIMATORS | PROPOSED)[settings.kl]
+    estimator = (ESTIMATORS | PROPOSED | DISTANCES)[settings.kl]
     if settings.kl == "k_sample":
         estimator = functools.partial(k_sample, k=settings.kl_samples)
     if settings.log_det == "drop":

@@ -1,4 +1,4 @@
-"""Proposed fixes for a negative KL (abs, clamp), wrong on purpose, so that one can see what they do.
+"""Proposed fixes for a negative KL (abs, clamp), wrong on purpose, so that one can see what they do; and distances.
 
 None of it changes what it was meant to fix, the noise of a single sample; each changes the objective instead. Where
 q = p, that is where the KL is zero and nothing should move:
@@ -39,9 +39,20 @@ def clamp_elementwise(x: Latents) -> Float[Tensor, "B D T"]:
     return half_analytic(x).clamp(min=0)
 
 
+def l1(x: Latents) -> Float[Tensor, "B D T"]:
+    """|z_p - mean_p|: for z the recording, "any distance" in the place of the Gaussian. No likelihood of unit width."""
+    return (x.z_p - x.p.mean).abs()
+
+
+def l2(x: Latents) -> Float[Tensor, "B D T"]:
+    """(z_p - mean_p)^2: of a prior of unit variance twice the likelihood, less a constant; so twice its gradient."""
+    return (x.z_p - x.p.mean) ** 2
+
+
 WHY_WRONG = {
     "abs_first_term": "turns the gradient of the entropy round where std_q > 0.61 std_p; its minimum is there",
     "abs_elementwise": "folds the noise of every element into a bias that narrows the posterior (r = 0.63)",
     "clamp_elementwise": "has no gradient from elements below 0, and narrows the posterior (r = 0.70)",
 }
 PROPOSED: dict[str, Estimator] = {f.__name__: f for f in (abs_first_term, abs_elementwise, clamp_elementwise)}
+DISTANCES: dict[str, Estimator] = {f.__name__: f for f in (l1, l2)}

@@ -95,7 +95,7 @@ def channel_coefficients(elements: Float[Tensor, "B D T"], mask: Bool[Tensor, "B
 
 def prior_side(x: Latents) -> Latents:
     """KL(sg[q] || p): the same value, gradient to the prior and the flow alone."""
-    x = x._replace(q=x.q.map(Tensor.detach))
+    x = x._replace(posterior=x.q.map(Tensor.detach))
     return x._replace(z=x.z.detach(), z_p=x.z_p.detach()) if x.flow is None else x.at(x.z.detach())
 
 
