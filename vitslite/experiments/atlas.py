@@ -159,16 +159,21 @@ def block(
 
 
 def write_section(path: Path, experiment: Experiment, content: str) -> None:
-    """Put `content` between the markers of the experiment; a section that is missing goes to the end of the file.
+    """Put `content` between the markers of the experiment, below its question and prediction."""
+    head = f"## {experiment.question}\n\nExpected: {experiment.expected}\n\nMeasured: {experiment.measured}\n"
+    put(path, experiment.name, content, head)
+
+
+def put(path: Path, name: str, content: str, head: str) -> None:
+    """Put `content` between the markers of `name`; a section that is missing goes to the end of the file, with `head`.
 
     Not a byte outside the markers changes. ValueError where they do not stand there as a pair.
     """
-    start, end = f"<!-- measured: {experiment.name} -->", "<!-- /measured -->"
+    start, end = f"<!-- measured: {name} -->", "<!-- /measured -->"
     text = path.read_bytes().decode() if path.exists() else TITLE  # bytes: read_text would change line ends
     if start not in text:
         text += "" if text.endswith("\n") else "\n"
-        text += f"\n## {experiment.question}\n\nExpected: {experiment.expected}\n\nMeasured: {experiment.measured}\n\n"
-        text += f"{start}\n{end}\n"
+        text += f"\n{head}\n{start}\n{end}\n"
     if text.count(start) > 1:
         raise ValueError(f"{path}: {start} stands there {text.count(start)} times; leave one")
     before, _, rest = text.partition(start)
