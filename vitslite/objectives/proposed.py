@@ -7,7 +7,7 @@ q = p, that is where the KL is zero and nothing should move:
     half_analytic          0                0                  1
     abs_first_term         1                +2                 exp(-1/2) = 0.607, a kink
     abs_elementwise        0.4839          +0.9679             0.626
-    clamp_elementwise      0.2420          +0.4839             0.702
+    clamp_elementwise      0.2420          +0.4839             0.701
 
 (expectations in nats per element; tests/objectives/test_proposed.py). All of them push the posterior's noise down.
 """
