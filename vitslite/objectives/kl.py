@@ -10,6 +10,10 @@ f is nonlinear, so it is taken at the one sample z that the decoder gets anyway.
 which expectation is exact. Each takes `Latents` and returns nats per element, [B, D, T], unreduced and unmasked; the
 objective masks and reduces once, to nats per frame (summed over D, averaged over the valid frames).
 
+Why does mean_q (m_q in VITS) stand nowhere in the loss? log q enters by its entropy, which knows std_q alone, and log p
+is taken at the sample z = mean_q + std_q eps: mean_q acts through z_p = f(z), and gets its gradient there. Without a
+flow the expectation of (z - mean_p)^2 is std_q^2 + (mean_q - mean_p)^2, the term of the closed form.
+
 Four facts that save an afternoon:
   * `half_analytic - monte_carlo = 1/2 (eps^2 - 1)`: free of parameters. Their gradients are equal sample by sample.
   * A sampled estimate may be negative although the KL is not. At q = p, `half_analytic` has a standard deviation of
