@@ -69,7 +69,8 @@ def test_the_notebook_on_a_run(ten_lines):
 
 
 def test_without_a_run_the_notebook_says_what_to_type(tmp_path):
-    assert run_all(tmp_path / "none").splitlines()[-1].startswith(f"no run in {tmp_path / 'none'}: type `vitslite train`")
+    last = run_all(tmp_path / "none").splitlines()[-1]
+    assert last.startswith(f"no run in {tmp_path / 'none'}: type `vitslite train`")
 
 
 def test_the_notebook_is_stored_with_two_pictures_and_no_more():
