@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+from families import FAMILIES
 
 import train
 from vitslite import build, runs
@@ -11,19 +12,47 @@ from vitslite.metrics.catalogue import CATALOGUE, axis_label, best_values, chose
 from vitslite.monitoring.observer import RunObserver
 from vitslite.training import checkpoint
 
+SCHEDULE = ["trainer.steps=2", "trainer.log_every_steps=1", "trainer.diagnose_every_steps=1", "validation.n_heard=2"]
 EVERYTHING = [  # every optional term and part that logs keys of its own
-    *["model.mel_head=true", "objective.weights.prior_mel=1", "discriminator=mpd_mrd", "validation.n_heard=2"],
+    *["model.mel_head=true", "objective.weights.prior_mel=1", "discriminator=mpd_mrd"],
     *["discriminator.period_channels=[4,4,4,4,4]", "discriminator.resolution_channels=4"],
     "model/decoder=source_filter",
-    *["trainer.steps=2", "trainer.log_every_steps=1", "trainer.diagnose_every_steps=1"],
+    *SCHEDULE,
 ]
 
 
-def test_every_logged_key_is_in_the_catalogue_and_every_entry_is_logged(compose, tmp_path):
-    train.train(build.parse(compose(*EVERYTHING), EVERYTHING), EVERYTHING)
-    keys = set().union(*runs.read_rows(tmp_path / "run")) - {"step"}
+@pytest.fixture(scope="module")
+def logged() -> dict[str, set[str]]:
+    """The keys of a run of each family, as they come."""
+    return {}
+
+
+@pytest.mark.parametrize("family", ["vits", *FAMILIES])
+def test_every_logged_key_is_in_the_catalogue(compose, tmp_path, monkeypatch, logged, family):
+    """What has no meaning in a family is absent: never 0, and said in words where one looks for it."""
+    monkeypatch.setattr(build, "N_SAMPLES", 1)  # fewer pictures
+    overrides = EVERYTHING if family == "vits" else [*FAMILIES[family], *SCHEDULE]
+    trainer = train.train(build.parse(compose(*overrides), overrides), overrides)
+    keys = logged[family] = set().union(*runs.read_rows(tmp_path / "run")) - {"step"}
     assert [key for key in keys if not is_known(key)] == []
-    assert {metric.pattern for metric in CATALOGUE} - {find(key).pattern for key in keys} == set()
+    for picture in ("gradients.png", "curves.png", "samples.html"):
+        assert (tmp_path / "run" / picture).is_file(), picture
+    if family != "vits":
+        assert {key for key in keys if "/kl" in key or key.startswith(("kl/", "latent/posterior"))} == set()
+        assert trainer.observer.verdict(trainer.model.settings) == "no posterior, no KL"
+        has_flow = {key for key in keys if key.endswith(("/flow", "flow_move", "inverse_error"))} != set()
+        assert has_flow == (family == "glow_tts")
+        modules = {name for name, module in trainer.model.named_children() if list(module.parameters())}
+        matrix = {tuple(key.split("/")[1:]) for key in keys if key.startswith("grad/") and key.count("/") == 2}
+        assert {module for _, module in matrix} == modules
+        assert {term for term, _ in matrix} == {k.split("/")[2] for k in keys if k.startswith("val/loss/")}
+
+
+def test_every_entry_of_the_catalogue_is_logged(logged):
+    if logged.keys() != {"vits", *FAMILIES}:
+        pytest.skip("the runs of the test above")
+    patterns = {find(key).pattern for keys in logged.values() for key in keys}
+    assert {metric.pattern for metric in CATALOGUE} - patterns == set()
     assert not is_known("kl/no_such_key") and find("kl/no_such_key").title == "kl/no_such_key"
 
 

@@ -134,7 +134,7 @@ def add_speaking(p: argparse.ArgumentParser) -> None:
     own = "(the voice's own, from synthesis.* of its settings)"
     p.add_argument("--noise-scale", type=float, help=f"of the prior; 0 is its mean {own}")
     p.add_argument("--duration-noise-scale", type=float, help=f"of stochastic durations {own}")
-    p.add_argument("--n-steps", type=positive, help=f"of the refiner of Grad-TTS and flow matching {own}")
+    p.add_argument("--n-steps", type=int, help=f"of the refiner of Grad-TTS and flow matching {own}")
     p.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
 
 

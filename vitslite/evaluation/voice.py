@@ -2,7 +2,7 @@
 
     recording
     Griffin-Lim  its log-mel spectrogram made audio without learning: what a decoder must beat
-    copy      copy-synthesis: decoded from the posterior of the recording
+    copy      copy-synthesis: decoded from the posterior of the recording, or from its log-mel, where that is the latent
     paced     spoken from text with the durations that the alignment search finds in the recording
     spoken    spoken from text alone: prior sample, predicted durations
 

@@ -36,9 +36,9 @@ class Metric(NamedTuple):
 # In the order in which they are shown; of two patterns that fit, the first counts.
 CATALOGUE = (
     Metric("loss/kl", "KL term of the loss", "nats/frame", "lower", "line headline table curves picture val/picture"),
+    Metric("loss/prior", "prior loss", "nats", "lower", "line headline table curves picture val/picture"),
     Metric("loss/mel", "log-mel L1", "nats", "lower", "line headline table curves picture val/picture"),
     Metric("loss/duration", "duration loss", "per token", "lower", "line table curves"),
-    Metric("loss/prior", "prior loss", "nats", "lower", "line headline table curves picture val/picture"),
     Metric("loss/diffusion", "diffusion loss", "per element", "lower", "line headline table curves"),
     Metric("loss/flow_matching", "flow-matching loss", "per element", "lower", "line headline table curves"),
     Metric("loss/energy", "spectral energy distance", "nats", "lower", "line headline table"),
@@ -64,7 +64,7 @@ CATALOGUE = (
     Metric("kl/noise_floor", "standard error at q = p", "nats/frame"),
     Metric("kl/negative_*", "share of negative {0}"),
     Metric("kl/variance_*", "sampling variance, {0}", "nats²/element"),
-    Metric("nll/per_frame", "-log p(log-mel | text)", "nats/frame", "lower", "headline table picture"),
+    Metric("nll/per_frame", "-log p(log-mel | text)", "nats/frame", "lower", "line headline table curves picture"),
     Metric("nll/per_element", "-log p(log-mel | text)", "nats/element", "lower"),
     Metric("nll/normaliser", "likelihood's part: normaliser", "nats/frame"),
     Metric("nll/quadratic", "likelihood's part: quadratic", "nats/frame"),

@@ -9,9 +9,11 @@ def matrix(model: nn.Module, terms: dict[str, Float[Tensor, ""]]) -> dict[str, f
     """The norm of the gradient of every term to every top-level module: "grad/<term>/<module>".
 
     Exactly 0.0 where a term does not reach a module: in VITS the KL alone trains the text encoder and the flow, and it
-    does not depend on the decoder (docs/identities.md, T39). The graph stays, and `.grad` is not touched.
+    does not depend on the decoder (docs/identities.md, T39). A module without parameters, as the flow is with
+    model/flow=none, has no entry. The graph stays, and `.grad` is not touched.
     """
     modules = {name: [p for p in m.parameters() if p.requires_grad] for name, m in model.named_children()}
+    modules = {name: group for name, group in modules.items() if group}
     parameters = [p for group in modules.values() for p in group]
     norms = {}
     for term, value in terms.items():

@@ -26,8 +26,8 @@ latent/active_kl_units      channels whose closed form exceeds 0.01 nats per fra
 latent/snr_db               10 log10(sum_c Var(mean_c) / sum_c E[std_c^2]); at least -100
 latent/flow_move            ||z_p - z|| / ||z||
 
-Where z is the recording itself there is no q, so none of these but the last and latent/prior_log_std; instead the
-likelihood of the log-mel spectrogram, whatever the scale inside (its Jacobian is in log_det):
+Where z is the recording itself there is no q, so none of these but latent/prior_log_std and, where there is a flow, the
+last; instead the likelihood of the log-mel spectrogram, whatever the scale inside (its Jacobian is in log_det):
 
 nll/per_frame, nll/per_element      -log p(log-mel | text), nats, on the path that the alignment found
 nll/normaliser, nll/quadratic, nll/minus_log_det        its three parts per frame; the first two of the prior in z_p
@@ -39,10 +39,10 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitslite.objectives import kl
-from vitslite.tensors import LOG_2PI, Latents, Outputs
+from vitslite.tensors import LOG_2PI, FlowLike, Latents, Outputs
 
 ACTIVE_VARIANCE = 0.01  # of q.mean over frames (Burda et al. 2016, section 5.2)
 ACTIVE_KL = 0.01  # nats per frame
@@ -127,6 +127,8 @@ def _likelihood_sums(x: Latents) -> LatentSums:
         "move_square": (x.z_p - x.z) ** 2,
         "z_square": x.z**2,
     }
+    if not is_flow(x.flow):
+        del elements["move_square"]
     totals = {name: _valid(value, x).sum() for name, value in elements.items()}
     totals |= {"frames": x.mask.sum().double(), "nll_square": (_valid(nll, x).sum(1) ** 2).sum()}
     totals["elements"] = totals["frames"] * x.z.shape[1]
@@ -194,8 +196,13 @@ def _likelihood_statistics(sums: LatentSums) -> dict[str, float]:
         "nll/minus_log_det": -per_frame["log_det"],
         "nll/standard_error": (variance / n_frames) ** 0.5,
         "latent/prior_log_std": total["p_log_std"] / n_elements,
-        "latent/flow_move": (total["move_square"] / total["z_square"]) ** 0.5,
+        **({"latent/flow_move": (total["move_square"] / total["z_square"]) ** 0.5} if "move_square" in total else {}),
     }
+
+
+def is_flow(flow: FlowLike | None) -> bool:
+    """Whether there is a flow to speak of: that of model/flow=none, without parameters, passes z on."""
+    return isinstance(flow, nn.Module) and any(True for _ in flow.parameters())
 
 
 def in_float64(x: Latents) -> Latents:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from vitslite.metrics import gradients
 from vitslite.metrics.alignment import score_statistics
-from vitslite.metrics.latents import in_float64
+from vitslite.metrics.latents import in_float64, is_flow
 from vitslite.model.alignment import log_likelihood
 from vitslite.model.vits import VITS
 from vitslite.objectives import kl
@@ -26,7 +26,7 @@ def probe(
     """The figures of `gradients.matrix`, `sampling_variance`, `score_statistics` and the error of the flow's inverse.
 
     grad/<term>/<module>        of every unweighted term; without the discriminator, whose terms are not here
-    latent/inverse_error        max |f^-1(f(z)) - z| over valid elements
+    latent/inverse_error        max |f^-1(f(z)) - z| over valid elements; absent of a recording without flow
 
     Also the durations, to be handed in as `previous` the next time. The caller puts the model into the mode it wants.
     Parameters, their `.grad` and the global random state stay as they are.
@@ -37,8 +37,9 @@ def probe(
     with torch.no_grad():
         x = outputs.latents
         row |= sampling_variance(x) if x.posterior else {}
-        error = (model.flow.inverse(x.z_p, x.mask) - x.z).abs()
-        row["latent/inverse_error"] = error.masked_fill(~x.mask, 0).max().item()
+        if x.posterior or is_flow(model.flow):
+            error = (model.flow.inverse(x.z_p, x.mask) - x.z).abs()
+            row["latent/inverse_error"] = error.masked_fill(~x.mask, 0).max().item()
         log_lik = log_likelihood(x.z_p, outputs.p_text)
     row |= score_statistics(log_lik, outputs.durations, batch.token_lengths, batch.frame_lengths, previous)
     return row, outputs.durations

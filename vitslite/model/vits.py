@@ -175,14 +175,16 @@ class VITS(nn.Module):
         Durations, where not given, are exp(log_duration) / speed frames, rounded as model.duration.rounding says (up in
         VITS, so on average half a frame longer than predicted), at least 1 and at most MAX_TOKEN_FRAMES per token.
         `speed` does not change given ones.
-        Same keys, same audio, in any batch. Raises ValueError for a `speed` that is not positive and where the
-        predictor returns NaN. Waits for the device, to learn how long the output is.
+        Same keys, same audio, in any batch. Raises ValueError for a `speed` that is not positive, a
+        negative noise, less than one step, and where the predictor returns NaN. Waits for the device, to learn how long the output is.
         """
         if not 0 < speed < math.inf:
             raise ValueError(f"speed={speed}: give a positive number; 1.0 is the speed of the training data")
         for name, scale in (("noise_scale", noise_scale), ("duration_noise_scale", duration_noise_scale)):
             if not 0 <= scale < math.inf:
                 raise ValueError(f"{name}={scale}: give 0 or a positive number; VITS has 0.667 and 0.8")
+        if n_steps < 1:
+            raise ValueError(f"n_steps={n_steps}: a refiner takes at least 1 step, say 10")
         token_mask = sequence_mask(token_lengths, tokens.shape[1])
         h, p_text = self.text_encoder(tokens, token_mask)
         if durations is None:

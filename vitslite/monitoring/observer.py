@@ -9,6 +9,8 @@ metrics.jsonl as in W&B (val/...: of the averaged weights on validation data; me
     nll/*     in the place of kl/* where z is the recording
 """
 
+import fnmatch
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -109,7 +111,7 @@ class RunObserver:
         shown = catalogue.chosen("curves", (key.removeprefix("val/") for row in rows for key in row))
         if shown:
             files["curves"] = panels.run_curves(run_dir / "curves.png", rows, shown, run_dir.name)
-        probes = [row for row in rows if any(key.startswith("grad/kl/") for key in row)]
+        probes = [row for row in rows if any(fnmatch.fnmatchcase(key, "grad/*/*") for key in row)]
         if probes:
             files["gradients"] = figures.gradient_matrix(run_dir / "gradients.png", probes[-1])
         self.tracker.media(step, files)
@@ -121,12 +123,16 @@ class RunObserver:
         self.tracker.table(step, "samples", samples_page.samples_table(self.tracker.run_dir))
         values = catalogue.best_values(self.tracker.rows())
         best = {f"best/{key.removeprefix('val/')}": value for key, value in values.items()}
-        without = "no posterior, no KL" if model.settings.posterior.kind == "recording" else "not validated"
-        verdict = self.verdict(model.settings) or without
+        verdict = self.verdict(model.settings) or "not validated"
         self.tracker.summary({**best, "final/step": step, "verdict/kl": verdict})
 
     def verdict(self, settings: ModelSettings) -> str | None:
-        """The last validation's KL in words: positive, noise, bias of the search, collapse or a bug; None without."""
+        """The last validation's KL in words: positive, noise, bias of the search, collapse or a bug; or that it has none.
+
+        None where nothing was validated.
+        """
+        if settings.posterior.kind == "recording":
+            return "no posterior, no KL"
         rows = [row for row in self.tracker.rows() if "val/kl/half_analytic" in row]
         if not rows:
             return None
