@@ -16,7 +16,7 @@ def networks(config: Config) -> Iterator[str]:
     if model.flow.kind in COUPLING_KINDS and model.flow.n_couplings > 0 and model.n_latent % 2:
         yield f"model.n_latent={model.n_latent} does not split into halves: make it even, or model.flow.kind=none"
     if model.flow.kind == "glow":
-        yield from _glow(model.flow, model.n_latent)
+        yield from _glow(model.flow, model.n_latent, config.data.pad_multiple)
     if encoder.hidden % encoder.n_heads:
         yield f"model.text_encoder.n_heads={encoder.n_heads} does not divide model.text_encoder.hidden={encoder.hidden}"
     if encoder.mean_only and encoder.prior_std == "learned":
@@ -32,7 +32,12 @@ def networks(config: Config) -> Iterator[str]:
         yield from _discriminators(config.discriminator, model.segment_frames)
 
 
-def _glow(s: FlowSettings, n_latent: int) -> Iterator[str]:
+def _glow(s: FlowSettings, n_latent: int, pad_multiple: int) -> Iterator[str]:
+    if pad_multiple > 1 and pad_multiple % s.n_squeeze:
+        yield (
+            f"data.pad_multiple={pad_multiple} pads to numbers of frames that model.flow.n_squeeze={s.n_squeeze} cannot "
+            f"put side by side: make it 1 or a multiple of {s.n_squeeze}"
+        )
     n_channels = n_latent * s.n_squeeze
     if s.n_split % 2:
         yield f"model.flow.n_split={s.n_split} takes half of its channels from each half: make it even, published 4"
