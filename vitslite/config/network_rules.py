@@ -35,8 +35,8 @@ def networks(config: Config) -> Iterator[str]:
 def _glow(s: FlowSettings, n_latent: int, pad_multiple: int) -> Iterator[str]:
     if pad_multiple > 1 and pad_multiple % s.n_squeeze:
         yield (
-            f"data.pad_multiple={pad_multiple} pads to numbers of frames that model.flow.n_squeeze={s.n_squeeze} cannot "
-            f"put side by side: make it 1 or a multiple of {s.n_squeeze}"
+            f"data.pad_multiple={pad_multiple} pads to frames that model.flow.n_squeeze={s.n_squeeze} cannot put side "
+            f"by side: make it 1 or a multiple of {s.n_squeeze}"
         )
     n_channels = n_latent * s.n_squeeze
     if s.n_split % 2:

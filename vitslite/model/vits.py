@@ -175,8 +175,8 @@ class VITS(nn.Module):
         Durations, where not given, are exp(log_duration) / speed frames, rounded as model.duration.rounding says (up in
         VITS, so on average half a frame longer than predicted), at least 1 and at most MAX_TOKEN_FRAMES per token.
         `speed` does not change given ones.
-        Same keys, same audio, in any batch. Raises ValueError for a `speed` that is not positive, a negative noise, less
-        than one step, and where the predictor returns NaN. Waits for the device, to learn how long the output is.
+        Same keys, same audio, in any batch. Raises ValueError for a `speed` that is not positive, a negative scale, no
+        step, and where the predictor returns NaN. Waits for the device, to learn how long the output is.
         """
         if not 0 < speed < math.inf:
             raise ValueError(f"speed={speed}: give a positive number; 1.0 is the speed of the training data")
