@@ -16,6 +16,7 @@ CONFIGS = ROOT / "configs"
 SHARED_OUT = sorted((CONFIGS / "wandb_sweep").glob("*.yaml"))  # for `wandb sweep`, no options of Hydra's
 OPTIONS = sorted(p.relative_to(CONFIGS).with_suffix("") for p in CONFIGS.glob("*/**/*.yaml") if p not in SHARED_OUT)
 RECORDING = ["model=grad_tts_tiny", "objective=likelihood"]  # the latent is the log-mel, and what goes with it
+UNET = [*RECORDING, "model.refiner.network=unet2d"]
 NEEDS = {
     **{
         f"model/{name}": ["objective=likelihood"] for name in ("glow_tts", "glow_tts_tiny", "grad_tts", "grad_tts_tiny")
@@ -132,6 +133,25 @@ def test_every_experiment_runs(compose, experiment, tmp_path):
         ([*RECORDING, "model/flow=glow"], r"no spectrogram: use model/flow=none, or model/refiner=none"),
         ([*RECORDING, "model.n_latent=64"], r"model\.n_latent=80, not 64"),
         ([*RECORDING, "model.mel_head=true"], r"model\.mel_head=false"),
+        ([*RECORDING, "model.alignment.score=mel"], r"model\.alignment\.score=latent"),
+        ([*RECORDING, "objective.weights.prior_mel=1"], r"objective\.weights\.prior_mel=0"),
+        ([*RECORDING, "objective.weights.diffusion=0"], r"diffusion=0: nothing would train .* model/refiner=none"),
+        ([*RECORDING, "objective.kl=closed_form"], r"kl=closed_form needs: use objective=likelihood"),
+        ([*RECORDING, "model.posterior.recording_std=0"], r"recording_std=0: must be above 0"),
+        ([*RECORDING, "model.refiner.kind=diffuse"], r"kind=diffuse is unknown: .*did you mean diffusion"),
+        ([*RECORDING, "model.refiner.conv1d.hidden=5"], r"conv1d\.hidden=5 .*make it even"),
+        ([*RECORDING, "model.refiner.network=unet2d", "model.refiner.unet2d.channels=5"], r"channels=5 .*make it even"),
+        ([*UNET, "model.refiner.unet2d.groups=3"], r"unet2d\.groups=3 does not divide .*unet2d\.channels=64"),
+        ([*UNET, "model.refiner.unet2d.multipliers=[]"], r"multipliers=\[\]: give one"),
+        (
+            [*UNET, "audio.n_mels=42", "model.n_latent=42"],
+            r"audio\.n_mels=42 must be a multiple of 4; or type model\.refiner\.network=conv1d",
+        ),
+        (
+            ["model/flow=glow", "data.pad_multiple=3"],
+            r"data\.pad_multiple=3 .*n_squeeze=2 .*make it 1 or a multiple of 2",
+        ),
+        ([*RECORDING, "trainer.best_metric=val/loss/kl"], r"val/loss/kl is not measured; .*val/nll/per_frame"),
         ([*RECORDING, "objective.detach_posterior=true"], r"objective\.detach_posterior=false"),
         ([*RECORDING, "objective.regulariser.free_bits=0.1"], r"objective\.weights\.prior"),
         ([*RECORDING, "model.flow.side=posterior"], r"use model\.flow\.side=prior"),

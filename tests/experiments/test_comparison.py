@@ -11,12 +11,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import PIL.Image
 import pytest
 import scipy.stats
 import wandb
 import yaml
 
 from vitslite.commands import compare as compare_command
+from vitslite.config import families
 from vitslite.experiments import page, sources, variants, wandb_runs
 from vitslite.metrics.statistics import difference_in_words, needed_seeds, plus_minus
 from vitslite.monitoring import panels as drawn
@@ -232,6 +234,84 @@ def test_final_figures_are_means_with_student_intervals(runs):
         assert row["seeds"][0] == "3"
         assert row["val/mas/error_ms"][0] == "30 ± 0"
     assert page.row_classes["Final metrics"] == [None, "v0", "v1"]
+
+
+def of_family(posterior, flow, refiner="none", **more):
+    kinds = {"model.posterior": {"kind": posterior}, "model.flow": {"kind": flow}, "model.refiner": {"kind": refiner}}
+    return settings("half_analytic" if posterior == "gaussian" else "likelihood", **kinds, **more)
+
+
+def test_families_side_by_side(tmp_path):
+    """Labels are their names; what one lacks is a dash, never 0; and the page says what can be compared."""
+    rows = {
+        "VITS": {"val/loss/kl": 1.5, "val/kl/half_analytic": 1.25, "val/mas/error_ms": 20.0},
+        "Glow-TTS": {"val/loss/prior": 0.5, "val/nll/per_frame": -40.0, "val/mas/error_ms": 30.0},
+        "Grad-TTS": {"val/loss/prior": 1.0, "val/nll/per_frame": 80.0, "val/loss/diffusion": 0.25},
+    }
+    kinds = {
+        "VITS": ("gaussian", "mean_only"),
+        "Glow-TTS": ("recording", "glow"),
+        "Grad-TTS": ("recording", "none", "diffusion"),
+    }
+    for name, row in rows.items():
+        write(tmp_path / "runs" / name, of_family(*kinds[name]), [{"step": STEPS, **row}])
+    page = page_of(tmp_path / "runs")
+    logged = dict.fromkeys(key for row in rows.values() for key in row)
+    for name, row in rows.items():
+        found = page.row("Final metrics", name)
+        for key in logged:
+            assert (found[key][0] == "–") == (key not in row), (name, key)
+            assert key not in row or float(found[key][1]) == row[key]
+    for words in (
+        "Several families: ",
+        "None is better for being the lower one",
+        "nll/per_frame is in nats per frame of log-mel in every family",
+        "loss/mel and loss/energy are the decoder&#39;s",
+    ):
+        assert words in page.text, words
+    assert "no common seed" in page.text  # of figures that the baseline has not, rather than a difference from 0
+
+    write(tmp_path / "runs" / "other", of_family("recording", "glow", **{"trainer.steps": 80}), rows_of(1.0))
+    labels = {variant.label for variant in compare(tmp_path / "runs").variants}
+    assert labels == {"VITS", "Grad-TTS", f"Glow-TTS: trainer.steps={STEPS}", "Glow-TTS: trainer.steps=80"}
+
+
+@pytest.mark.parametrize(
+    ("found", "said", "unsaid"),
+    [
+        (["VITS", "VITS"], (), ("Several",)),
+        (["Glow-TTS"], (), ("Several",)),
+        (["VITS", "Glow-TTS", "VITS"], ("families: VITS, Glow-TTS.", "loss/kl", "loss/mel"), ("nll/per_frame",)),
+        (["Glow-TTS", "Grad-TTS"], ("nll/per_frame", "recording_noise", "audio.*"), ("KL of latents", "loss/mel")),
+        (["VITS", "regression", "flow matching"], ("KL of latents", "loss/mel", "nll/per_frame"), ()),
+    ],
+)
+def test_what_can_be_compared_in_words(found, said, unsaid):
+    text = " ".join(families.in_words(found))
+    assert [words for words in said if words not in text] == []
+    assert [words for words in unsaid if words in text] == []
+
+
+def test_the_family_of_settings():
+    assert families.family("gaussian", "glow", "none") == families.family("residual", "none", "none") == "VITS"
+    assert families.family("recording", "none", "none") == "regression"
+    assert families.family("recording", "mean_only", "none") == families.family("recording", "glow", "none")
+    kinds = [families.family("recording", "none", refiner) for refiner in ("diffusion", "flow_matching")]
+    assert kinds == ["Grad-TTS", "flow matching"]
+    assert variants.family_of({"objective.kl": "monte_carlo"}) == "VITS"  # a run of before there were others
+
+
+def test_a_legend_of_long_labels_stays_in_the_picture(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(
+        drawn, "save", lambda figure, path, **_: (shown.append(figure), PIL.Image.new("RGB", (1, 1)).save(path))
+    )
+    labels = [" ".join(f"model.part{i}.setting{j}=value" for j in range(20)) for i in range(3)]
+    drawn.variant_curves(tmp_path / "c.png", {"loss/mel": {label: [[(0, 1.0), (1, 2.0)]] for label in labels}})
+    shown[0].canvas.draw()
+    (legend,) = shown[0].legends
+    box, whole = legend.get_window_extent(), shown[0].bbox
+    assert whole.x0 <= box.x0 and box.x1 <= whole.x1
 
 
 def test_best_is_the_lowest_or_highest_of_each_run(runs):

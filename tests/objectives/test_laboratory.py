@@ -469,6 +469,8 @@ WRONG = [
     ["objective.kl=closed_form", "model/flow=householder"],
     ["objective.log_det=drop", "model/flow=affine"],
     ["objective.log_det=drop", "model/flow=glow"],
+    ["model=grad_tts_tiny", "objective.kl=l1"],
+    ["model=grad_tts_tiny", "model/refiner=none", "model/flow=mean_only", "objective.kl=l2"],
 ]
 PLAIN = [
     [],
@@ -495,6 +497,6 @@ class TagsOnly(Tracker):
 )
 def test_what_is_wrong_on_purpose_is_marked(compose, monkeypatch, tmp_path, overrides, n_remarks):
     config = build.parse(compose(*overrides), overrides)
-    assert len(remarks.wrong_on_purpose(config)) == n_remarks
+    assert len(remarks.wrong_on_purpose(config)) == n_remarks, overrides
     monkeypatch.setattr(build, "Tracker", TagsOnly)
     assert build.tracker(config, tmp_path, overrides).tags.count("wrong-on-purpose") == n_remarks

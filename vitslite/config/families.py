@@ -35,8 +35,8 @@ def in_words(families: Iterable[str]) -> list[str]:
         )
     if len(set(found) - {VITS}) > 1:
         lines.append(
-            "nll/per_frame is in nats per frame of log-mel in every family, and may be compared where "
-            "model.posterior.recording_noise is the same; it is of the prior alone: no refiner has a part in it. "
+            "nll/per_frame is in nats per frame of log-mel in every family, and may be compared where audio.* and "
+            "model.posterior.recording_noise are the same; it is of the prior alone: no refiner has a part in it. "
             "loss/prior is of the scaled log-mel, and loss/diffusion and loss/flow_matching are no likelihoods."
         )
     return lines

@@ -7,6 +7,7 @@ from vitslite.config.settings import Config
 from vitslite.model.decoders import HiFiGANSettings
 from vitslite.model.discriminators import DiscriminatorSettings
 from vitslite.model.flows import COUPLING_KINDS, FlowSettings
+from vitslite.model.refiner import RefinerSettings
 
 
 def networks(config: Config) -> Iterator[str]:
@@ -17,6 +18,8 @@ def networks(config: Config) -> Iterator[str]:
         yield f"model.n_latent={model.n_latent} does not split into halves: make it even, or model.flow.kind=none"
     if model.flow.kind == "glow":
         yield from _glow(model.flow, model.n_latent, config.data.pad_multiple)
+    if model.refiner.kind != "none":
+        yield from _refiner(model.refiner, config.audio.n_mels)
     if encoder.hidden % encoder.n_heads:
         yield f"model.text_encoder.n_heads={encoder.n_heads} does not divide model.text_encoder.hidden={encoder.hidden}"
     if encoder.mean_only and encoder.prior_std == "learned":
@@ -46,6 +49,24 @@ def _glow(s: FlowSettings, n_latent: int, pad_multiple: int) -> Iterator[str]:
             f"model.n_latent={n_latent} x model.flow.n_squeeze={s.n_squeeze} = {n_channels} channels do not split into "
             f"groups of model.flow.n_split={s.n_split}: change one of the three"
         )
+
+
+def _refiner(s: RefinerSettings, n_mels: int) -> Iterator[str]:
+    at, u = f"model.refiner.{s.network}", s.unet2d
+    name, channels = ("channels", u.channels) if s.network == "unet2d" else ("hidden", s.conv1d.hidden)
+    if channels % 2:
+        yield f"{at}.{name}={channels} splits into sines and cosines of the time: make it even"
+    if s.network == "unet2d":
+        n_halvings = len(u.multipliers) - 1
+        if n_halvings < 0:
+            yield f"{at}.multipliers=[]: give one positive number for each level, published [1,2,4]"
+        elif n_mels % 2**n_halvings:
+            yield (
+                f"model.refiner.network=unet2d halves the mel bins {n_halvings} times: audio.n_mels={n_mels} must be a "
+                f"multiple of {2**n_halvings}; or type model.refiner.network=conv1d"
+            )
+        if channels % u.groups:
+            yield f"{at}.groups={u.groups} does not divide {at}.channels={channels}"
 
 
 def _istft(config: Config) -> Iterator[str]:

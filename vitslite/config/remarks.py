@@ -27,6 +27,11 @@ def wrong_on_purpose(config: Config) -> list[str]:
         found.append(f"objective.log_det=drop with model.flow.kind={flow}: shrinking z_p lowers the loss without bound")
     if kl in DISTANCES:
         found.append(f"objective.kl={kl} is a distance, no likelihood: loss/prior is not in nats, and nll/per_frame is")
+        if flow not in VOLUME_PRESERVING:
+            found.append(
+                f"objective.kl={kl} has no log-determinant, and model.flow.kind={flow} one: shrinking z_p lowers the "
+                "loss without bound"
+            )
     if kl == "likelihood" and not objective.detach_posterior and model.posterior.kind != "recording":
         found.append("objective.kl=likelihood lacks the entropy of q: nothing keeps the posterior wide")
     return found

@@ -89,6 +89,10 @@ def _recording(config: Config) -> Iterator[str]:
         yield f"{at} has no density of q, which objective.kl={objective.kl} needs: use objective=likelihood"
     if model.flow.side == "posterior":
         yield f"{at} has no posterior for model.flow.side=posterior to be part of: use model.flow.side=prior"
+    if model.alignment.score == "mel":
+        yield f"{at} has the log-mel for its latent, so the alignment looks at it already: model.alignment.score=latent"
+    if objective.weights.prior_mel > 0:
+        yield f"{at} has no mel head to weigh: objective.weights.prior_mel=0; its likelihood is objective.weights.prior"
     if model.mel_head:
         yield f"{at} has a prior whose mean is a log-mel spectrogram already: model.mel_head=false"
     if objective.detach_posterior:
@@ -98,6 +102,11 @@ def _recording(config: Config) -> Iterator[str]:
         yield (
             f"{at} has no KL: leave objective.regulariser at free_bits=0 balance=none schedule=constant; the weight of "
             "its likelihood is objective.weights.prior"
+        )
+    if model.refiner.kind != "none" and getattr(objective.weights, model.refiner.kind) == 0:
+        yield (
+            f"objective.weights.{model.refiner.kind}=0: nothing would train model.refiner.kind={model.refiner.kind}; "
+            "make it 1, or use model/refiner=none"
         )
     if model.refiner.kind != "none" and model.flow.kind != "none":
         yield (

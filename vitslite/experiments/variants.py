@@ -78,15 +78,15 @@ def compare(
         variants=variants,
         baseline=find_baseline(variants, baseline),
         metrics=choose_metrics(variants, metrics),
-        remarks=found.remarks + remarks + families.in_words(map(family_of, variants)),
+        remarks=found.remarks + remarks + families.in_words(family_of(variant.settings) for variant in variants),
         failed=found.failed,
     )
 
 
-def family_of(variant: Variant) -> str:
+def family_of(settings: dict[str, Any]) -> str:
     """Settings of before there were others are VITS'."""
     defaults = {"posterior": "gaussian", "flow": "mean_only", "refiner": "none"}
-    return families.family(*(variant.settings.get(f"model.{part}.kind", kind) for part, kind in defaults.items()))
+    return families.family(*(settings.get(f"model.{part}.kind", kind) for part, kind in defaults.items()))
 
 
 def group(runs: list[RunLog]) -> tuple[list[Variant], list[str]]:
@@ -195,10 +195,22 @@ def _labels(settings: list[dict[str, Any]]) -> list[str]:
     """What tells each variant from the others, as overrides.
 
     Of more than LABEL_KEYS keys only those whose value is not that of most variants. A key that some do not have, and
-    all others have with one value, tells versions of vitslite apart rather than variants: it is in no label.
+    all others have with one value, tells versions of vitslite apart rather than variants: it is in no label. Of several
+    families each is labelled by itself, behind its name: they differ in more settings than a label can hold.
     """
     if len(settings) == 1:
         return ["all"]
+    by_family: dict[str, list[int]] = {}
+    for i, one in enumerate(settings):
+        by_family.setdefault(family_of(one), []).append(i)
+    if len(by_family) > 1:
+        found = {}
+        for name, members in by_family.items():
+            own = _labels([settings[i] for i in members])
+            found |= {
+                i: f"{name}: {label}" if len(members) > 1 else name for i, label in zip(members, own, strict=True)
+            }
+        return [found[i] for i in range(len(settings))]
     words = [{key: typed(one[key]) for key in differing(settings) if key in one} for one in settings]
     values = {key: [one[key] for one in words if key in one] for key in differing(settings)}
     keys = [key for key, found in values.items() if len(set(found)) > 1]

@@ -100,15 +100,7 @@ class UNet2d(nn.Module):
         super().__init__()
         s = settings
         self.multiple = 2 ** (len(s.multipliers) - 1)
-        if n_mels % self.multiple:
-            raise ValueError(
-                f"model.refiner.network=unet2d halves the mel bins {len(s.multipliers) - 1} times: audio.n_mels="
-                f"{n_mels} must be a multiple of {self.multiple}; or type model.refiner.network=conv1d"
-            )
-        if s.channels % s.groups:
-            raise ValueError(
-                f"model.refiner.unet2d.groups={s.groups} does not divide model.refiner.unet2d.channels={s.channels}"
-            )
+        assert n_mels % self.multiple == 0 and s.channels % s.groups == 0, (n_mels, s)  # config/network_rules.py
         widths = [2, *(s.channels * m for m in s.multipliers)]
         sizes = (s.channels, s.groups)  # of every level
         self.time = TimeEmbedding(s.channels)

@@ -127,7 +127,7 @@ class RunObserver:
         self.tracker.summary({**best, "final/step": step, "verdict/kl": verdict})
 
     def verdict(self, settings: ModelSettings) -> str | None:
-        """The last validation's KL in words: positive, noise, bias of the search, collapse, a bug; or why there is none.
+        """The last validation's KL in words: positive, noise, bias of the search, collapse or a bug, or no KL.
 
         None where nothing was validated.
         """

@@ -3,6 +3,7 @@
 import io
 import itertools
 import re
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from vitslite.monitoring.figures import metric_title, save, subplots
 from vitslite.runs import Points, Row, points
 
 DASH_PERIOD = 12.0  # line widths, of variant_curves and panel_svg
+LEGEND_WIDTH = 150  # characters that fit below the panels
 INK = "#010203"  # of what becomes CSS's currentColor in an SVG: no line has this colour
 
 SVG_METADATA = ("Date", "Creator", "Format", "Type")  # none of it: a date would change with every drawing
@@ -45,7 +47,8 @@ def variant_curves(path: Path, panels: dict[str, dict[str, list[Points]]], title
     inks = dict(zip(variants, np.linspace(1.0, 0.5, len(variants)), strict=True))
     n_columns = min(3, len(panels))
     n_rows = -(-len(panels) // n_columns)
-    n_legend = max(1, min(4, 150 // (max(map(len, variants)) + 8)))  # as many columns as fit below the panels
+    names = {variant: textwrap.shorten(variant, LEGEND_WIDTH, placeholder=" ...") for variant in variants}
+    n_legend = max(1, min(4, LEGEND_WIDTH // (max(map(len, names.values())) + 8)))  # columns that fit below the panels
     height = 0.2 + 2.7 * n_rows + 0.17 * -(-len(variants) // n_legend)
     figure, grid = subplots(n_rows, n_columns, 10, height)
     for axes, (key, panel) in zip(grid.flat, panels.items(), strict=False):
@@ -55,7 +58,7 @@ def variant_curves(path: Path, panels: dict[str, dict[str, list[Points]]], title
         _describe(axes, key)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
-    lines = [Line2D([], [], linewidth=3, color=colour, label=variant) for variant, colour in colours.items()]
+    lines = [Line2D([], [], linewidth=3, color=colour, label=names[variant]) for variant, colour in colours.items()]
     figure.legend(handles=lines, loc="outside lower center", ncols=n_legend, fontsize=8, frameon=False)
     if title:
         figure.suptitle(title)
