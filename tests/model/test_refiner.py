@@ -8,7 +8,6 @@ from torch import nn
 
 from vitslite import randomness
 from vitslite.model.refiner import Diffusion, FlowMatching, RefinerSettings, build_refiner
-from vitslite.model.refiner_networks import UNet2dSettings
 from vitslite.tensors import sequence_mask
 
 KINDS = {"diffusion": Diffusion, "flow_matching": FlowMatching}
