@@ -195,15 +195,18 @@ def _labels(settings: list[dict[str, Any]]) -> list[str]:
     """What tells each variant from the others, as overrides.
 
     Of more than LABEL_KEYS keys only those whose value is not that of most variants. A key that some do not have, and
-    all others have with one value, tells versions of vitslite apart rather than variants: it is in no label. Of several
-    families each is labelled by itself, behind its name: they differ in more settings than a label can hold.
+    all others have with one value, tells versions of vitslite apart rather than variants: it is in no label. Families
+    that differ in more than LABEL_KEYS keys are labelled each by itself, behind its name.
     """
     if len(settings) == 1:
         return ["all"]
+    words = [{key: typed(one[key]) for key in differing(settings) if key in one} for one in settings]
+    values = {key: [one[key] for one in words if key in one] for key in differing(settings)}
+    keys = [key for key, found in values.items() if len(set(found)) > 1]
     by_family: dict[str, list[int]] = {}
     for i, one in enumerate(settings):
         by_family.setdefault(family_of(one), []).append(i)
-    if len(by_family) > 1:
+    if len(by_family) > 1 and len(keys) > LABEL_KEYS:
         found = {}
         for name, members in by_family.items():
             own = _labels([settings[i] for i in members])
@@ -211,9 +214,6 @@ def _labels(settings: list[dict[str, Any]]) -> list[str]:
                 i: f"{name}: {label}" if len(members) > 1 else name for i, label in zip(members, own, strict=True)
             }
         return [found[i] for i in range(len(settings))]
-    words = [{key: typed(one[key]) for key in differing(settings) if key in one} for one in settings]
-    values = {key: [one[key] for one in words if key in one] for key in differing(settings)}
-    keys = [key for key, found in values.items() if len(set(found)) > 1]
     usual = {
         key: collections.Counter(values[key]).most_common(1)[0][0] if len(keys) > LABEL_KEYS else None for key in keys
     }
