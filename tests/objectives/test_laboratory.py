@@ -490,6 +490,14 @@ class TagsOnly(Tracker):
         self.tags = tags
 
 
+def test_a_distance_behind_a_flow_with_a_volume_is_marked_for_that_too(compose):
+    """With a log-determinant that it lacks, nothing keeps z_p from shrinking: as with objective.log_det=drop."""
+    for model, is_unbounded in (("glow_tts_tiny", True), ("grad_tts_tiny", False)):
+        overrides = [f"model={model}", "objective=likelihood", "objective.kl=l1"]
+        found = " ".join(remarks.wrong_on_purpose(build.parse(compose(*overrides), overrides)))
+        assert "is a distance" in found and ("shrinking z_p" in found) == is_unbounded
+
+
 @pytest.mark.parametrize(
     ("overrides", "n_remarks"),
     [*((o, 1) for o in WRONG), *((o, 0) for o in PLAIN)],
