@@ -207,7 +207,7 @@ def _labels(settings: list[dict[str, Any]]) -> list[str]:
     for i, one in enumerate(settings):
         by_family.setdefault(family_of(one), []).append(i)
     if len(by_family) > 1 and len(keys) > LABEL_KEYS:
-        found = {}
+        found: dict[int, str] = {}
         for name, members in by_family.items():
             own = _labels([settings[i] for i in members])
             found |= {
