@@ -14,7 +14,6 @@ from vitslite.metrics.alignment import onset_errors, path_statistics, score_stat
 from vitslite.metrics.gradients import gradient_norms, matrix
 from vitslite.metrics.latents import latent_statistics, latent_sums
 from vitslite.metrics.probe import N_SAMPLES, probe, sampling_variance
-from vitslite.metrics.verdict import verdict
 from vitslite.monitoring import figures
 from vitslite.objectives import kl
 from vitslite.objectives.kl import without_log_det
@@ -412,36 +411,7 @@ def test_the_statistics_of_a_model(parts):
     assert latent_statistics(latent_sums(longer), RATE) == pytest.approx(found), "mean-only: log_det is 0"
 
 
-# ------------------------------------------------------------------------------------------- verdict and figure
-
-
-@pytest.mark.parametrize(
-    ("kl_value", "start"),
-    [
-        (2.0, "positive"),
-        (0.3750001, "positive"),
-        (0.375, "noise"),
-        (0.0, "noise"),
-        (-0.375, "noise"),
-        (-0.3750001, "bias of the alignment search"),
-        (-0.875, "bias of the alignment search"),
-        (-0.8750001, "bug"),
-        (-96.0, "bug"),
-        (math.nan, "bug"),
-    ],
-)
-def test_every_verdict_and_its_boundaries(kl_value, start):
-    """A standard error of 1/8 and ln N_paths / T = 1/2, so that the boundaries are exact in floating point."""
-    sentence = verdict(kl_value, 0.125, 0.5, 3.0, 16)
-    assert sentence.startswith(start) and "collapse" not in sentence
-    assert f"{kl_value:.4g}" in sentence and "0.12" in sentence and ("0.5" in sentence) == (start[0] == "b")
-    collapsed = verdict(kl_value, 0.125, 0.5, 0.0, 16)
-    assert collapsed.startswith(start) and "collapse: none of the 16" in collapsed
-
-
-def test_verdict_without_a_search_and_without_noise():
-    assert verdict(-0.4, 0.1, 0.0, 1.0, 4).startswith("bug"), "a fixed path excuses nothing"
-    assert verdict(0.0, 0.0, 0.0, 1.0, 4).startswith("noise") and verdict(1e-9, 0.0, 0.0, 1.0, 4).startswith("positive")
+# ------------------------------------------------------------------------------------------- figure
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from omegaconf import DictConfig
 
 from vitslite import build, distributed
 from vitslite.commands import console, messages
-from vitslite.config import naming
+from vitslite.config import naming, remarks
 from vitslite.config.settings import Config
 from vitslite.files import shipped
 from vitslite.monitoring.observer import RunObserver
@@ -31,7 +31,8 @@ def train(config: Config, overrides: list[str]) -> Trainer:
             checkpoints = build.checkpoints(config, corpus, device)
             build.write_settings(config, corpus)
             with build.tracker(config, run_dir, overrides) as tracker:
-                observer = RunObserver(data, objective, recogniser, config.synthesis, tracker, device)
+                wrong = remarks.wrong_on_purpose(config)
+                observer = RunObserver(data, objective, recogniser, config.synthesis, tracker, device, wrong)
                 trainer = Trainer(config.trainer, model, discriminator, objective, data, observer, checkpoints, device)
                 trainer.fit()
         messages.conclude(config, trainer, observer)

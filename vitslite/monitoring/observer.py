@@ -10,6 +10,7 @@ metrics.jsonl as in W&B (val/...: of the averaged weights on validation data; me
 """
 
 import fnmatch
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Int
@@ -45,9 +46,11 @@ class RunObserver:
         synthesis: SynthesisSettings,
         tracker: Tracker,
         device: torch.device,
+        wrong: Sequence[str] = (),
     ):
         self.data = data
         self.objective = objective
+        self.wrong = wrong  # on purpose: why loss/kl is not the KL, for the verdict
         self.tracker = tracker
         self.device = device
         self.validator = Validator(data, objective, recogniser, synthesis, device, tracker.run_dir)
@@ -127,16 +130,11 @@ class RunObserver:
         self.tracker.summary({**best, "final/step": step, "verdict/kl": verdict})
 
     def verdict(self, settings: ModelSettings) -> str | None:
-        """The last validation's KL in words: positive, noise, bias of the search, collapse or a bug, or no KL.
-
-        None where nothing was validated.
-        """
+        """The last validation's KL in words (metrics/verdict.py), or that there is none. None without a validation."""
         if settings.posterior.kind == "recording":
             return "no posterior, no KL"
-        rows = [row for row in self.tracker.rows() if "val/kl/half_analytic" in row]
+        rows = [row for row in self.tracker.rows() if "val/kl/over_paths" in row]
         if not rows:
             return None
-        names = ("kl/half_analytic", "kl/standard_error", "mas/log_paths_per_frame", "latent/active_units")
-        kl, error, log_paths, active = (rows[-1][f"val/{name}"] for name in names)
-        searched = settings.alignment.kind in ("mas", "forward_sum")
-        return verdict(kl, error, log_paths if searched else 0.0, active, settings.n_latent)
+        figures = {key.removeprefix("val/"): float(value) for key, value in rows[-1].items()}
+        return verdict(figures, settings.n_latent, settings.alignment.kind in ("mas", "forward_sum"), self.wrong)

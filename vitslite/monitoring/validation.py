@@ -21,6 +21,7 @@ from vitslite.files import write_text
 from vitslite.metrics import recognition
 from vitslite.metrics.alignment import onset_errors, path_statistics
 from vitslite.metrics.latents import LatentSums, latent_statistics, latent_sums
+from vitslite.metrics.over_paths import Sums, over_path_statistics, utterance_sums
 from vitslite.metrics.recognition import Recogniser
 from vitslite.metrics.sound import Sound, sound
 from vitslite.model import alignment
@@ -66,12 +67,13 @@ class Validator:
 
     @torch.no_grad()
     def losses(self, model: VITS) -> dict[str, float]:
-        """Every loss term over the whole validation set, and the error of the alignment in milliseconds."""
+        """Every loss term over the whole validation set, the KL over paths, and the error of the alignment in ms."""
         flat = sum((self.objective.counts(b).flat() for b in self.data.validation), torch.zeros(()))
         counts = Counts.from_flat(flat.to(self.device))
         terms: dict[str, float] = {}
         sums: list[LatentSums] = []
-        paths, errors = [], []
+        over_paths: list[Sums] = []
+        paths, errors, even_errors = [], [], []
         for batch in self.data.validation:
             batch = self._prepare(batch)
             outputs = model(batch)
@@ -79,10 +81,14 @@ class Validator:
                 terms[name] = terms.get(name, 0.0) + value.item()
             with torch.autocast(self.device.type, enabled=False):
                 sums.append(latent_sums(outputs))
-            paths.append(path_statistics(outputs.durations, batch.token_lengths, batch.frame_lengths))
+                over_paths.append(utterance_sums(outputs, batch.token_lengths))
+            lengths = batch.token_lengths, batch.frame_lengths
+            paths.append(path_statistics(outputs.durations, *lengths))
             errors += self._alignment_errors(batch, outputs.durations)
+            even_errors += self._alignment_errors(batch, alignment.uniform(*lengths, batch.tokens.shape[1]))
         metrics = {f"loss/{name}": value for name, value in terms.items()}
         metrics |= latent_statistics(functools.reduce(LatentSums.merge, sums), self.audio.frames_per_second)
+        metrics |= over_path_statistics(over_paths)
         frames = [float(b.frame_lengths.sum()) for b in self.data.validation]
         for key in ("mas/log_paths_per_frame", "mas/diagonality"):
             metrics[key] = float(np.average([p[key] for p in paths], weights=frames))
@@ -91,6 +97,7 @@ class Validator:
             metrics["mas/error_ms"] = float(error.mean())
             metrics["mas/error_median_ms"] = float(np.median(error))
             metrics["mas/within_50ms"] = float((error <= 50).mean())
+            metrics["mas/even_error_ms"] = float(np.concatenate(even_errors).mean())
         return {f"val/{key}": value for key, value in metrics.items()}
 
     @torch.no_grad()
