@@ -120,6 +120,14 @@ def test_every_experiment_runs(compose, experiment, tmp_path):
         (["objective.kl=carried_mean", "objective.log_det=drop"], r"objective\.log_det=drop cannot"),
         (["objective.kl=carried_mean", "objective.regulariser.free_bits=0.1"], r"use objective\.kl=half_analytic"),
         (["objective.kl=closed_form", "model.alignment.kind=forward_sum"], r"or model\.alignment\.kind=mas"),
+        (
+            ["objective.kl=exact_linear"],
+            r"mean_only is not: use model/flow=householder, linear_iaf or none, or objective",
+        ),
+        (
+            ["objective.kl=exact_linear", "model/flow=affine"],
+            r"model\.flow\.kind=affine is not: use model/flow=householder",
+        ),
         (["model.text_encoder.mean_only=true"], r"add model\.text_encoder\.prior_std=unit"),
         (["objective.kl=k3"], r"kl/k3"),
         (

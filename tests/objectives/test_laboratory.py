@@ -84,8 +84,11 @@ HEARD = {"posterior_encoder", "decoder"}
 FLOWS = {kind: [f"model/flow={kind}"] for kind in flows.KINDS}
 FLOWS["glow"].append("model.flow.n_squeeze=1")  # of frames as they come, an odd number or not
 FLOW_KINDS = [k for k in flows.KINDS if k != "none"]
+FOR_ANY_FLOW = [name for name in kl.ESTIMATORS if name != "exact_linear"]
 KL_ROUTES = [
-    *[([f"objective.kl={name}", "model/flow=mean_only"], DEFAULT) for name in kl.ESTIMATORS if name != "closed_form"],
+    *[([f"objective.kl={name}", "model/flow=mean_only"], DEFAULT) for name in FOR_ANY_FLOW if name != "closed_form"],
+    *[(["objective.kl=exact_linear", f"model/flow={kind}"], DEFAULT) for kind in flows.LINEAR_KINDS],
+    (["objective.kl=exact_linear", "model/flow=linear_iaf", "objective.regulariser.balance=sides"], DEFAULT),
     *[([f"objective.kl={name}"], DEFAULT) for name in PROPOSED],
     *[(FLOWS[kind], DEFAULT) for kind in FLOW_KINDS],
     *[([f"model.alignment.kind={kind}"], DEFAULT) for kind in alignment.KINDS],
@@ -269,8 +272,9 @@ MODEL_OPTIONS = [
     [*BY_MEL, "model.alignment.kind=forward_sum"],
 ]
 OBJECTIVE_OPTIONS = [
-    *[[f"objective.kl={name}"] for name in kl.ESTIMATORS | PROPOSED],
-    ["objective.kl=closed_form", *NO_FLOW],
+    *[[f"objective.kl={name}"] for name in (*FOR_ANY_FLOW, *PROPOSED)],
+    *[[f"objective.kl={name}", *NO_FLOW] for name in ("closed_form", "exact_linear")],
+    *[["objective.kl=exact_linear", f"model/flow={kind}"] for kind in flows.LINEAR_KINDS],
     ["objective.kl=carried_mean", "model/flow=affine", "model.flow.n_couplings=1"],
     ["objective.regulariser.free_bits=0.1"],
     ["objective.regulariser.balance=sides"],
@@ -477,6 +481,7 @@ PLAIN = [
     *[[f"model/flow={kind}"] for kind in flows.KINDS],
     *[[f"objective.kl={name}", *NO_FLOW] for name in ("closed_form", "pushed_mean", "monte_carlo")],
     ["objective.kl=carried_mean", "model.flow.n_couplings=1"],
+    *[["objective.kl=exact_linear", f"model/flow={kind}"] for kind in ("householder", "linear_iaf", "none")],
     ["objective.kl=likelihood", "objective.detach_posterior=true"],
     ["objective.log_det=drop"],
     *[[f"objective.kl={name}"] for name in ("monte_carlo", "antithetic", "k_sample", "sticking_the_landing")],

@@ -36,7 +36,7 @@ def announce(
         print(taken)
     for remark in remarks.wrong_on_purpose(config):
         print(f"wrong on purpose: {remark}")
-    for remark in remarks.departures(config):
+    for remark in [*remarks.departures(config), *remarks.without_effect(config)]:
         print(f"note: {remark}")
     sys.stdout.flush()
 

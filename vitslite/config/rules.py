@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from vitslite import distributed
 from vitslite.config.network_rules import networks
 from vitslite.config.settings import Config
-from vitslite.model.flows import COUPLING_KINDS
+from vitslite.model.flows import COUPLING_KINDS, LINEAR_KINDS
 from vitslite.objectives.proposed import DISTANCES
 from vitslite.text.frontend import BLANK, END, START, listed_symbols
 
@@ -153,7 +153,12 @@ def _laboratory(config: Config) -> Iterator[str]:
                 "objective.kl=carried_mean goes through the flow by another way than objective.regulariser.free_bits "
                 "and .balance can split: use objective.kl=half_analytic"
             )
-    if alignment.kind == "forward_sum" and kl in ("closed_form", "pushed_mean", "carried_mean"):
+    if kl == "exact_linear" and flow not in (*LINEAR_KINDS, "none"):
+        yield (
+            f"objective.kl=exact_linear is exact behind linear flows alone, and model.flow.kind={flow} is not: "
+            "use model/flow=householder, linear_iaf or none, or objective.kl=half_analytic"
+        )
+    if alignment.kind == "forward_sum" and kl in ("closed_form", "pushed_mean", "carried_mean", "exact_linear"):
         yield (
             f"objective.kl={kl} needs one Gaussian per frame, and model.alignment.kind=forward_sum gives each frame "
             "several: use objective.kl=half_analytic, or model.alignment.kind=mas"

@@ -20,7 +20,16 @@ Four facts that save an afternoon:
     sqrt(1/2) per element and 68 % of its elements are negative; `monte_carlo` is exactly zero there.
   * The sample needs |det df/dz|. A mean-only coupling has log_det = 0, which is why VITS can do without it; the affine
     coupling cannot, and dropping it makes the loss unbounded below.
-  * The closed form is not "the exact version": behind a nonlinear flow it is without noise, and wrong.
+  * The closed form is not "the exact version": behind a nonlinear flow it is without noise, and wrong. Behind a linear
+    one the exact version is `exact_linear`.
+
+Under an alignment search the path is chosen by the sample, and the price of the sample is paid on that path. The
+sample that was searched for is then cheaper than any other by mas/hindsight (metrics/over_paths.py). What is priced at
+other samples or at none (`antithetic`, `k_sample`, the closed forms) takes the path as it stands, so there it does not
+estimate the number that half_analytic reads, but one that is higher: by mas/hindsight times the share of other samples,
+and a mirrored sample costs more than another one, as it lies where the search found the path least likely.
+Searching again for each would be another loss, whose prior has several paths. With soft alignment the same holds of the
+shares, and `half_analytic` itself is a surrogate there: it has the gradient of log_sum, not its value.
 
 What has been proposed against negative values (abs, clamp) is in objectives/proposed.py, with what it does instead.
 """
@@ -93,12 +102,18 @@ def optimal_control_variate(x: Latents) -> Float[Tensor, "B D T"]:
 
 
 def antithetic(x: Latents) -> Float[Tensor, "B D T"]:
-    """The mean of half_analytic at eps and at -eps. Exact without a flow but for the variance r^4 / 2 of eps^2."""
+    """The mean of half_analytic at eps and at -eps. Exact without a flow but for the variance r^4 / 2 of eps^2.
+
+    Both on the path of eps: under a search the mirror has no hindsight, see the top.
+    """
     return 0.5 * (half_analytic(x) + half_analytic(mirrored(x)))
 
 
 def k_sample(x: Latents, k: int = 4) -> Float[Tensor, "B D T"]:
-    """The mean of half_analytic over k samples, the first of them the one that is decoded. Variance 1 / k of one's."""
+    """The mean of half_analytic over k samples, the first of them the one that is decoded. Variance 1 / k of one's.
+
+    All on the path of the first: under a search (k - 1) / k of it has no hindsight, see the top.
+    """
     return sum((half_analytic(redrawn(x, i)) for i in range(1, k)), start=half_analytic(x)) / k
 
 
@@ -142,6 +157,30 @@ def carried_mean(x: Latents) -> Float[Tensor, "B D T"]:
     return gaussian_kl(x.flow.carry(x.q, x.z, x.mask), x.p)
 
 
+def exact_linear(x: Latents) -> Float[Tensor, "B D T"]:
+    """KL(N(A mean_q + b, A diag(std_q^2) A^T) || N_p), exactly: for a flow f(z) = A z + b, the same in every frame.
+
+    The covariance is full, but a diagonal prior asks for its diagonal alone, and its log-determinant is the sum of the
+    2 log_std_q plus 2 log |det A|. Per channel of the prior, in nats per element:
+
+        log_std_p - log_std_q - 1/2 + 1/2 (sum_j A_dj^2 std_q_j^2 + (f(mean_q)_d - mean_p_d)^2) / std_p_d^2 - log_det_d
+
+    Each is the expectation of half_analytic's element over the noise, so the sum over channels is the KL and the
+    gradient that of the expectation. A is what f does to the unit vectors. Without a flow it is `closed_form`.
+    """
+    assert x.flow is not None
+    n_channels = x.z.shape[1]
+    unit = torch.eye(n_channels, dtype=x.z.dtype, device=x.z.device)[None]
+    everywhere = x.mask.new_ones(1, 1, n_channels)
+    a = (x.flow(unit, everywhere)[0] - x.flow(torch.zeros_like(unit), everywhere)[0])[0]
+    pushed = x.at(x.q.mean)
+    with torch.autocast(x.z.device.type, enabled=False):
+        variance = a**2 @ torch.exp(2 * x.q.log_std)
+    distance = variance + (pushed.z_p - x.p.mean) ** 2
+    scaled = 0.5 * distance * torch.exp(-2 * x.p.log_std)
+    return x.p.log_std - x.q.log_std - 0.5 + scaled - pushed.log_det
+
+
 def gaussian_kl(q: Gaussian, p: Prior) -> Float[Tensor, "*shape"]:
     """log_std_p - log_std_q - 1/2 + 1/2 (std_q^2 + (mean_q - mean_p)^2) / std_p^2, nats per element."""
     ratio = torch.exp(2 * (q.log_std - p.log_std))
@@ -162,5 +201,5 @@ def likelihood(x: Latents) -> Float[Tensor, "B D T"]:
 
 
 UNBIASED = (half_analytic, monte_carlo, optimal_control_variate, antithetic, k_sample, sticking_the_landing)
-WITHOUT_SAMPLING = (closed_form, pushed_mean, carried_mean)
+WITHOUT_SAMPLING = (closed_form, pushed_mean, carried_mean, exact_linear)
 ESTIMATORS: dict[str, Estimator] = {f.__name__: f for f in (*UNBIASED, *WITHOUT_SAMPLING, likelihood)}
