@@ -20,6 +20,7 @@ latent/posterior_log_std, .._min, .._max, latent/prior_log_std      mean and ext
 latent/ratio                exp of the mean of log_std_q - log_std_p
 latent/narrow_posterior     share of elements with std_q < std_p / sqrt 2, where half_analytic has less variance
                             than monte_carlo
+                            (both compare std_q of z with std_p of f(z): behind a flow that scales, two spaces)
 latent/noise_square         mean eps^2, which must be near 1
 latent/active_units         channels where the variance of q.mean over frames exceeds 0.01
 latent/active_kl_units      channels whose closed form exceeds 0.01 nats per frame
