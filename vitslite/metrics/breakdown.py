@@ -25,7 +25,7 @@ from vitslite.objectives import kl
 from vitslite.objectives.reconstruction import MelReconstruction
 from vitslite.tensors import Outputs
 
-Row = dict[str, str | float | None]
+Row = dict[str, str | int | float | None]
 MOST_VALUES = 100_000  # of one histogram; more are thinned evenly
 COLUMNS = {  # of a table of utterances: name -> its sum, nats per frame
     "kl": "half_analytic",
@@ -38,7 +38,7 @@ COLUMNS = {  # of a table of utterances: name -> its sum, nats per frame
 
 
 def utterance_rows(
-    ids: Sequence[str], sums: Sums, texts: Mapping[str, str], **columns: Sequence[float | None]
+    ids: Sequence[str], sums: Sums, texts: Mapping[str, str], **columns: Sequence[int | float | None]
 ) -> list[Row]:
     """A row for each utterance: id, text, frames, `COLUMNS` in nats per frame, and what else is given in its order.
 
