@@ -57,7 +57,7 @@ def departures(config: Config) -> Iterator[str]:
             "most of latent/* are absent; loss/prior and nll/* are -log p(log-mel | text)"
         )
         return
-    if kl == "likelihood":
+    if kl == "likelihood" and config.objective.detach_posterior:
         yield "objective.kl=likelihood: loss/kl lacks the entropy of q, so it is no KL; kl/half_analytic is the KL"
     if kl in ("antithetic", "k_sample") and searched:
         yield (
