@@ -85,7 +85,7 @@ class PhonemeSum(NamedTuple):
     tokens: int
 
     def __add__(self, other: "PhonemeSum") -> "PhonemeSum":  # type: ignore[override]  # a sum, not one tuple after another
-        return PhonemeSum(*(a + b for a, b in zip(self, other, strict=True)))
+        return PhonemeSum(self.nats + other.nats, self.frames + other.frames, self.tokens + other.tokens)
 
 
 def phoneme_sums(outputs: Outputs, names: Sequence[Sequence[str]]) -> dict[str, PhonemeSum]:
@@ -93,14 +93,12 @@ def phoneme_sums(outputs: Outputs, names: Sequence[Sequence[str]]) -> dict[str, 
     nats = frame_nats(outputs)
     token = frame_to_token(outputs.durations, nats.shape[1])
     frames = outputs.latents.mask[:, 0].double()
-    by_token = [
-        torch.zeros(outputs.durations.shape, dtype=torch.float64, device=nats.device).scatter_add(1, token, value).cpu()
-        for value in (nats, frames)
-    ]
+    zeros = torch.zeros(outputs.durations.shape, dtype=torch.float64, device=nats.device)
+    nats_of, frames_of = (zeros.scatter_add(1, token, value).cpu() for value in (nats, frames))
     found: dict[str, PhonemeSum] = {}
     for i, utterance in enumerate(names):
         for j, name in enumerate(utterance):
-            here = PhonemeSum(*(value[i, j].item() for value in by_token), 1)
+            here = PhonemeSum(nats_of[i, j].item(), frames_of[i, j].item(), 1)
             found[name] = found[name] + here if name in found else here
     return found
 
