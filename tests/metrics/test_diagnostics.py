@@ -174,7 +174,7 @@ def test_sums_of_parts_of_a_batch_merge_into_those_of_the_whole():
 
 
 def rows(x: Latents, i: slice) -> dict:
-    pairs = {name: Gaussian(*(v[i] for v in getattr(x, name))) for name in ("q", "p")}
+    pairs = {name: Gaussian(*(v[i] for v in getattr(x, name))) for name in ("posterior", "p")}
     return pairs | {name: getattr(x, name)[i] for name in ("z", "z_p", "log_det", "mask", "keys")}
 
 
@@ -182,9 +182,10 @@ def rows(x: Latents, i: slice) -> dict:
 def test_t8_garbage_on_padding_changes_nothing(garbage):
     x = some_latents()
     spoilt = {name: getattr(x, name).masked_fill(~x.mask, garbage) for name in ("z", "z_p", "log_det")}
-    pairs = {name: Gaussian(*(v.masked_fill(~x.mask, garbage) for v in getattr(x, name))) for name in ("q", "p")}
+    names = ("posterior", "p")
+    pairs = {name: Gaussian(*(v.masked_fill(~x.mask, garbage) for v in getattr(x, name))) for name in names}
     if garbage == math.inf:  # the flow multiplies by the mask, and inf * 0 is NaN: its input has to be finite
-        pairs["q"] = pairs["q"]._replace(mean=x.q.mean)
+        pairs["posterior"] = pairs["posterior"]._replace(mean=x.q.mean)
     assert statistics(x._replace(**spoilt, **pairs)) == statistics(x)
     unmasked = x._replace(mask=torch.ones_like(x.mask), **spoilt)
     assert statistics(unmasked)["kl/half_analytic"] != pytest.approx(statistics(x)["kl/half_analytic"], rel=1e-3)

@@ -136,7 +136,7 @@ def test_the_objective_tells_the_balance_its_step():
     x, _, _ = world()
     regulariser = RegulariserSettings("warmup", steps=10, balance="channels", balance_until="full_weight")
     o = Objective(ObjectiveSettings(regulariser=regulariser), AudioSettings(), None)
-    counts = Counts(x.mask.sum().double(), *[torch.ones(())] * 2, mels=[])
+    counts = Counts(x.mask.sum().double(), *[torch.ones(())] * 3, mels=[])
     balanced = (half_analytic(x) * channel_coefficients(half_analytic(x), x.mask) * x.mask).sum() / x.mask.sum()
     plain = (half_analytic(x) * x.mask).sum() / x.mask.sum()
     for step, expected in ((0, balanced), (9, balanced), (10, plain), (None, plain)):
