@@ -22,23 +22,14 @@ import torch
 
 from vitslite.benchmarks import result
 from vitslite.commands import console
-from vitslite.evaluation.scoring import MEASURES
+from vitslite.evaluation.scoring import Estimate, table
 from vitslite.experiments import atlas
 from vitslite.files import commit
-from vitslite.metrics.statistics import significant
 from vitslite.runs import planned_steps, read_rows
 
 ROOT = Path(__file__).parents[1]
 TRIAL_STEPS = 60
 SHARE = 0.85  # of the time, for training steps; the rest validates, makes samples and evaluates
-SHOWN = (
-    "word_error_rate",
-    "excess_word_error_rate",
-    "mel_cepstral_distortion",
-    "high_buzz",
-    "harmonicity_lost",
-    "fast_modulation_lost",
-)
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -61,8 +52,7 @@ def main(arguments: argparse.Namespace) -> None:
 def fitting_steps(arguments: argparse.Namespace) -> int:
     """How many steps there is time for, by a trial in a directory of its own; a multiple of 100 where it can be."""
     trial = arguments.runs / f"{arguments.name}-trial"
-    quiet = ["validate", "sample", "diagnose"]
-    off = [f"trainer.{name}_every_steps=0" for name in quiet]
+    off = [f"trainer.{name}_every_steps=0" for name in ("validate", "sample", "diagnose")]
     short = [f"trainer.steps={TRIAL_STEPS}", "trainer.log_every_steps=10", "validation.n_heard=0", "tracking=local"]
     call("train.py", *arguments.overrides, *off, *short, f"name={trial.name}", f"run_dir='{trial}'")
     speeds = [row["time/steps_per_second"] for row in read_rows(trial) if "time/steps_per_second" in row]
@@ -78,16 +68,11 @@ def call(script: str, *words: str) -> None:
 
 
 def markdown(arguments: argparse.Namespace, steps: int, trained: float, whole: float, found: dict) -> str:
-    """The commands, a table of the measures by kind, and where and when."""
-    typed = shlex.join(arguments.overrides)
-    kinds = [kind for kind in found["estimates"] if kind != "model"]
-    head = ["| | " + " | ".join(kinds) + " |", "|---" * (len(kinds) + 1) + "|"]
-    rows = [
-        f"| {MEASURES[name].label} | " + " | ".join(cell(found, kind, name) for kind in kinds) + " |" for name in SHOWN
-    ]
-    model = ", ".join(
-        f"{MEASURES[name].label} {cell(found, 'model', name)}" for name in found["estimates"].get("model", {})
-    )
+    """The command, a table of the measures, and where and when."""
+    columns = {
+        kind: {name: Estimate(x["value"], x["low"], x["high"], x["n"]) for name, x in row.items()}
+        for kind, row in found["estimates"].items()
+    }
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else result.processor()
     threads, when = torch.get_num_threads(), datetime.date.today().isoformat()
     about = (
@@ -95,18 +80,10 @@ def markdown(arguments: argparse.Namespace, steps: int, trained: float, whole: f
         f"sentences, recogniser {found.get('recogniser', 'none')}; {where}, {threads} threads; {when}, commit "
         f"{(commit() or 'unknown')[:7]}."
     )
-    command = f"python scripts/make_recipe.py --minutes {arguments.minutes:g} {typed}"
-    return "\n".join(["```sh", command, "```", "", *head, *rows, "", f"Of the model: {model}.", "", about])
-
-
-def cell(found: dict, kind: str, name: str) -> str:
-    """A value in its unit, fractions in per cent, with its interval."""
-    x = found["estimates"].get(kind, {}).get(name)
-    if x is None:
-        return "-"
-    factor = 100 if x["unit"] == "fraction" else 1
-    low, high = (significant(factor * x[side]) for side in ("low", "high"))
-    return f"{significant(factor * x['value'])} [{low}, {high}]"
+    options = ["--minutes", f"{arguments.minutes:g}", "--name", arguments.name]
+    options += ["--evaluate", arguments.evaluate] if arguments.evaluate else []
+    command = shlex.join(["python", "scripts/make_recipe.py", *options, *arguments.overrides])
+    return "\n".join(["```sh", command, "```", "", table(columns, style="github"), "", about])
 
 
 def parser() -> argparse.ArgumentParser:

@@ -47,3 +47,14 @@ def read_back(folder: Path, *options: str) -> list[dict]:
     command = [sys.executable, "-m", "wandb", "leet", "inspect", *options, "--json", str(folder)]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return [json.loads(line) for line in out.splitlines()]
+
+
+def reached(model, term) -> set[str]:
+    """The top-level modules whose weights a loss term moves."""
+    model.zero_grad(set_to_none=True)
+    term.backward()
+    return {
+        name
+        for name, module in model.named_children()
+        if any(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
+    }

@@ -8,6 +8,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 import torch
+from paths import Bent, normal
 
 from vitslite import build
 from vitslite.metrics.alignment import onset_errors, path_statistics, score_statistics
@@ -25,23 +26,9 @@ LENGTHS = torch.tensor([7, 4, 5])
 RATE = 86.1328125  # frames per second
 
 
-class Bent:
-    """A nonlinear affine flow: the first half stays, the second is shifted and scaled by functions of the first."""
-
-    def __call__(self, z, mask):
-        z0, z1 = z.chunk(2, 1)
-        log_scale = (0.5 * torch.tanh(z0) - 0.3) * mask
-        z_p = torch.cat([z0, (torch.sin(2 * z0) + z1 * torch.exp(log_scale)) * mask], 1)
-        return z_p, torch.cat([torch.zeros_like(z0), log_scale], 1)
-
-
 class Identity:
     def __call__(self, z, mask):
         return z, torch.zeros_like(z)
-
-
-def normal(*shape, seed):
-    return torch.randn(*shape, dtype=F64, generator=torch.Generator().manual_seed(seed))
 
 
 def some_latents(flow=None, soft=False) -> Latents:

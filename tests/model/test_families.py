@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from common import differences, losses, without_header
+from common import differences, losses, reached, without_header
 from families import FAMILIES, REFINED
 
 from vitslite import build
@@ -30,17 +30,6 @@ def parts(compose, family, *overrides):
             if (p == 0).all():
                 p.normal_(std=0.1)
     return model, build.objective(config), data
-
-
-def reached(model, term) -> set[str]:
-    """The modules whose weights a loss term moves."""
-    model.zero_grad(set_to_none=True)
-    term.backward()
-    return {
-        name
-        for name, module in model.named_children()
-        if any(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
-    }
 
 
 @pytest.mark.parametrize(

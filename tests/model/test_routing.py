@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from common import reached
 
 from vitslite import build
 from vitslite.objectives import adversarial
@@ -32,16 +33,6 @@ def terms_of(parts):
     outputs = model(batch)
     real, fake = adversarial.excerpts(outputs, batch, 16, hop_length)
     return objective(outputs, objective.counts(batch), discriminator(real), discriminator(fake)).terms
-
-
-def reached(model, term) -> set[str]:
-    model.zero_grad(set_to_none=True)
-    term.backward()
-    return {
-        name
-        for name, module in model.named_children()
-        if any(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
-    }
 
 
 @pytest.mark.parametrize("term", ROUTES)

@@ -7,12 +7,12 @@ said because two equal runs would otherwise look like a finding.
 from collections.abc import Iterator
 
 from vitslite.config.settings import Config
+from vitslite.model.alignment import SEARCHES
 from vitslite.model.flows import VOLUME_PRESERVING
 from vitslite.objectives.objective import ObjectiveSettings
 from vitslite.objectives.proposed import DISTANCES, PROPOSED, WHY_WRONG
 from vitslite.objectives.regularisers import RegulariserSettings
 
-SEARCHES = ("mas", "forward_sum")  # model.alignment.kind where the path depends on the latents
 WITHOUT_LOG_DET = ("closed_form", "exact_linear", *DISTANCES)  # objective.kl that reads no log-determinant
 
 

@@ -2,7 +2,7 @@
 
 `check` refuses them, naming the settings and the nearest that do. What runs and is wrong, or no negative ELBO, is
 named in remarks.py. The limits of each setting alone stand at its field (declared.py);
-what the sizes of the networks need of each other in network_rules.py.
+what the sizes of the networks ask of one another stands in network_rules.py.
 """
 
 import itertools
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from vitslite import distributed
 from vitslite.config.network_rules import networks
 from vitslite.config.settings import Config
+from vitslite.model.alignment import SEARCHES
 from vitslite.model.flows import COUPLING_KINDS, LINEAR_KINDS
 from vitslite.objectives.proposed import DISTANCES
 from vitslite.text.frontend import BLANK, END, START, listed_symbols
@@ -57,7 +58,7 @@ def _data(config: Config) -> Iterator[str]:
 def _families(config: Config) -> Iterator[str]:
     """What goes with a z that is the recording (Glow-TTS, Grad-TTS), and what with a latent that has a posterior."""
     model, objective = config.model, config.objective
-    if model.text_encoder.prior_std == "standard" and model.alignment.kind in ("mas", "forward_sum"):
+    if model.text_encoder.prior_std == "standard" and model.alignment.kind in SEARCHES:
         yield (
             "model.text_encoder.prior_std=standard knows no text, so there is nothing to align by: "
             "add model.alignment.kind=uniform, or given"
@@ -118,7 +119,7 @@ def _recording(config: Config) -> Iterator[str]:
 def _laboratory(config: Config) -> Iterator[str]:
     model, objective = config.model, config.objective
     alignment, flow, kl, regulariser = model.alignment, model.flow.kind, objective.kl, objective.regulariser
-    balance, prior_mel, searches = regulariser.balance, objective.weights.prior_mel, ("mas", "forward_sum")
+    balance, prior_mel = regulariser.balance, objective.weights.prior_mel
     splits = regulariser.free_bits > 0 or balance != "none"
     for row in objective.extra_resolutions:
         if len(row) != 3 or row[1] > row[0] or (row[0] - row[1]) % 2:
@@ -170,7 +171,7 @@ def _laboratory(config: Config) -> Iterator[str]:
             f"model.posterior.clamp=true is for model.posterior.kind=residual, not {model.posterior.kind}: use that, "
             "or model.posterior.kind=clamped, which limits the posterior alone"
         )
-    if alignment.kind in searches and alignment.score == "mel" and not model.mel_head:
+    if alignment.kind in SEARCHES and alignment.score == "mel" and not model.mel_head:
         yield "model.alignment.score=mel looks at the mel head: add model.mel_head=true objective.weights.prior_mel=1"
     if alignment.score == "mel" and prior_mel == 0:
         yield "model.alignment.score=mel, objective.weights.prior_mel=0: nothing would train the mel head; make it 1"
@@ -193,7 +194,7 @@ def _residual(config: Config) -> Iterator[str]:
     alignment, flow, regulariser = config.model.alignment, config.model.flow.kind, config.objective.regulariser
     if flow != "none":
         yield f"model.posterior.kind=residual relates to a prior behind the flow: add model/flow=none (it is {flow})"
-    if alignment.kind in ("mas", "forward_sum") and alignment.score == "latent":
+    if alignment.kind in SEARCHES and alignment.score == "latent":
         yield (
             "model.posterior.kind=residual needs the alignment before there is a latent to align, and "
             f"model.alignment.kind={alignment.kind} looks at the latent: add model.alignment.score=mel "

@@ -202,15 +202,17 @@ def summarise(rows: list[dict[str, Ratio]], measures: Mapping[str, Measure] = ME
     return {name: estimate(ratios) for name, ratios in found.items() if sum(r[1] for r in ratios) > 0}
 
 
-def table(columns: dict[str, dict[str, Estimate]], measures: Mapping[str, Measure] = MEASURES) -> str:
-    """The estimates as lines of text: a row per measure, a column per kind of recording."""
+def table(
+    columns: dict[str, dict[str, Estimate]], measures: Mapping[str, Measure] = MEASURES, style: str = "plain"
+) -> str:
+    """The estimates as lines of text, in a style of tabulate: a row per measure, a column per kind of recording."""
     n_most = max(x.n for column in columns.values() for x in column.values())
     rows = [["", *columns]]
     for name, (label, unit) in measures.items():
         if any(name in column for column in columns.values()):
             cells = [_cell(column.get(name), unit == "fraction", n_most) for column in columns.values()]
             rows.append([f"{label}, {'%' if unit == 'fraction' else unit}", *cells])
-    return tabulate(rows, tablefmt="plain", disable_numparse=True)
+    return tabulate(rows, "firstrow", tablefmt=style, disable_numparse=True)
 
 
 def _cell(x: Estimate | None, is_fraction: bool, n_most: int) -> str:

@@ -10,9 +10,8 @@ equation 7; VITS, Kim et al. 2021, equations 5 and 6):
 It travels as `durations` [B, L], frames per token, never as a dense path: the path is mostly zeros, and writing it
 costs more than the search. No gradient passes through the search.
 
-Two things follow from the definition and are checked here, since other implementations read past their arrays or
-return a silent path instead: an utterance needs at least as many frames as tokens, and a score that is not finite has
-no best path.
+Two things are checked here, where other implementations read past their arrays or return a silent path: an utterance
+needs at least as many frames as tokens, and a score that is not finite has no best path.
 
 The other alignments: `uniform` durations, those given by the corpus, and all paths at once (forward_sum.py).
 """
@@ -31,7 +30,8 @@ from vitslite import randomness
 from vitslite.kernels import available
 from vitslite.tensors import LOG_2PI, Gaussian, sequence_mask
 
-KINDS = ("mas", "forward_sum", "uniform", "given")
+SEARCHES = ("mas", "forward_sum")  # where the path depends on what is aligned
+KINDS = (*SEARCHES, "uniform", "given")
 SCORES = ("latent", "mel")
 _SMALL_SCORE = 2**18  # cells of a batch: 1 MB, which stays in a core's own cache
 

@@ -57,9 +57,10 @@ def build_refiner(settings: RefinerSettings, n_mels: int) -> "Diffusion | FlowMa
 
 
 class Refiner(nn.Module):
-    """What both kinds share: the segments that are trained, and the noise that sampling starts from.
+    """What both kinds share: the loss on random segments, and the walk from noise to a spectrogram.
 
-    `network` is any module (x_t, mu, mask, t [B]) -> [B M T]: refiner_networks.py.
+    `network` is any module (x_t, mu, mask, t [B]) -> [B M T]: refiner_networks.py. A kind says what stands between the
+    noise and a recording (`path`), and where the network's answer leads (`step_time`, `velocity`).
     """
 
     def __init__(self, settings: RefinerSettings, network: nn.Module):
@@ -67,6 +68,52 @@ class Refiner(nn.Module):
         assert settings.around in AROUND, settings.around
         self.settings = settings
         self.network = network
+
+    def loss(
+        self,
+        x: Float[Tensor, "B M T"],
+        mu: Float[Tensor, "B M T"],
+        mask: Bool[Tensor, "B 1 T"],
+        keys: Int[Tensor, " B"],
+    ) -> tuple[Float[Tensor, "B M N"], Bool[Tensor, "B 1 N"]]:
+        """(scale * network(x_t, mu, t) - target)^2 per element, at one t per utterance."""
+        x, mu, mask = self._segments(x, mu, mask, keys)
+        u = randomness.uniform(keys, "refiner.time", 1)[:, 0].to(x)
+        noise = randomness.normal(keys, "refiner.noise", *x.shape[1:]).to(x)
+        x_t, t, scale, target = self.path(x, mu, u, noise)
+        return (scale * self._ask(x_t, mu, mask, t) - target) ** 2 * mask, mask
+
+    @torch.no_grad()
+    def sample(
+        self,
+        mu: Float[Tensor, "B M T"],
+        mask: Bool[Tensor, "B 1 T"],
+        keys: Int[Tensor, " B"],
+        noise_scale: float,
+        n_steps: int,
+    ) -> Float[Tensor, "B M T"]:
+        """A spectrogram, by `n_steps` steps of Euler from a draw of N(around, noise_scale^2)."""
+        if n_steps < 1:
+            raise ValueError(f"synthesis.n_steps={n_steps}: a refiner takes at least 1 step, say 10")
+        x = self._around(mu) + noise_scale * randomness.normal(keys, "refiner.start", *mu.shape[1:]).to(mu)
+        for i in range(n_steps):
+            t = x.new_full(x.shape[:1], self.step_time(i, n_steps))
+            x = x + self.velocity(x, mu, self._ask(x, mu, mask, t), t) / n_steps
+        return x * mask
+
+    def path(
+        self, x: Float[Tensor, "B M N"], mu: Float[Tensor, "B M N"], u: Float[Tensor, " B"], noise: Tensor
+    ) -> tuple[Tensor, Float[Tensor, " B"], Tensor | float, Tensor]:
+        """(x_t, t, scale, target) of `loss`, for `u` uniform on (0, 1)."""
+        raise NotImplementedError
+
+    def step_time(self, i: int, n_steps: int) -> float:
+        """The t at which step `i` asks the network."""
+        raise NotImplementedError
+
+    def velocity(self, x: Tensor, mu: Tensor, answer: Tensor, t: Float[Tensor, " B"]) -> Float[Tensor, "B M T"]:
+        """Where x moves, over the whole walk, by the network's answer."""
+        raise NotImplementedError
 
     def _around(self, mu: Float[Tensor, "B M T"]) -> Float[Tensor, "B M T"]:
         return mu if self.settings.around == "mu" else torch.zeros_like(mu)
@@ -88,14 +135,6 @@ class Refiner(nn.Module):
         x, mu = (slice_segments(F.pad(y, missing), starts, n) for y in (x, mu))
         return x, mu, sequence_mask(lengths, n)
 
-    def _start(
-        self, mu: Float[Tensor, "B M T"], keys: Int[Tensor, " B"], noise_scale: float, n_steps: int
-    ) -> Float[Tensor, "B M T"]:
-        """A draw of N(around, noise_scale^2)."""
-        if n_steps < 1:
-            raise ValueError(f"synthesis.n_steps={n_steps}: a refiner takes at least 1 step, say 10")
-        return self._around(mu) + noise_scale * randomness.normal(keys, "refiner.start", *mu.shape[1:]).to(mu)
-
     def _ask(
         self, x: Float[Tensor, "B M N"], mu: Float[Tensor, "B M N"], mask: Bool[Tensor, "B 1 N"], t: Tensor
     ) -> Float[Tensor, "B M N"]:
@@ -115,42 +154,22 @@ class Diffusion(Refiner):
     modelling), section 4.3, for the equation without noise that sampling follows.
     """
 
-    def loss(
-        self,
-        x: Float[Tensor, "B M T"],
-        mu: Float[Tensor, "B M T"],
-        mask: Bool[Tensor, "B 1 T"],
-        keys: Int[Tensor, " B"],
-    ) -> tuple[Float[Tensor, "B M N"], Bool[Tensor, "B 1 N"]]:
-        """(std_t score(x_t, mu, t) + noise)^2 per element, at one t per utterance. 1 for a score of zero."""
-        x, mu, mask = self._segments(x, mu, mask, keys)
-        u = randomness.uniform(keys, "refiner.time", 1)[:, 0].to(x)
+    def path(
+        self, x: Float[Tensor, "B M N"], mu: Float[Tensor, "B M N"], u: Float[Tensor, " B"], noise: Tensor
+    ) -> tuple[Tensor, Float[Tensor, " B"], Tensor | float, Tensor]:
+        """The loss is (std_t score + noise)^2: 1 for a score of zero."""
         t = _EARLIEST + (1 - 2 * _EARLIEST) * u
-        noise = randomness.normal(keys, "refiner.noise", *x.shape[1:]).to(x)
         mean, std = self.noised(x, mu, t)
-        score = self._ask(mean + std * noise, mu, mask, t)
-        return (std * score + noise) ** 2 * mask, mask
+        return mean + std * noise, t, std, -noise
 
-    @torch.no_grad()
-    def sample(
-        self,
-        mu: Float[Tensor, "B M T"],
-        mask: Bool[Tensor, "B 1 T"],
-        keys: Int[Tensor, " B"],
-        noise_scale: float,
-        n_steps: int,
-    ) -> Float[Tensor, "B M T"]:
-        """Euler's steps from t = 1 to 0 along dX = 1/2 (mu - X - score) beta dt, score and beta in their middles.
+    def step_time(self, i: int, n_steps: int) -> float:
+        """From 1 to 0, the middle of the step; X itself is that of its beginning, so this is of first order."""
+        return 1 - (i + 0.5) / n_steps
 
-        X itself is that of a step's beginning, so this is of first order. `noise_scale` multiplies the start's
-        standard deviation: 1 / temperature of Grad-TTS, which divides by it.
-        """
-        x, around = self._start(mu, keys, noise_scale, n_steps), self._around(mu)
-        for i in range(n_steps):
-            t = x.new_full(x.shape[:1], 1 - (i + 0.5) / n_steps)
-            drift = 0.5 * (around - x - self._ask(x, mu, mask, t))
-            x = x - drift * self.beta(t)[:, None, None] / n_steps
-        return x * mask
+    def velocity(self, x: Tensor, mu: Tensor, answer: Tensor, t: Float[Tensor, " B"]) -> Float[Tensor, "B M T"]:
+        """-1/2 (mu - X - score) beta. The scale of the start's noise is 1 / temperature of Grad-TTS, which divides."""
+        drift = 0.5 * (self._around(mu) - x - answer)
+        return -drift * self.beta(t)[:, None, None]
 
     def beta(self, t: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         s = self.settings
@@ -175,34 +194,20 @@ class FlowMatching(Refiner):
     around=zero. A start around mu is ours.
     """
 
-    def loss(
-        self,
-        x: Float[Tensor, "B M T"],
-        mu: Float[Tensor, "B M T"],
-        mask: Bool[Tensor, "B 1 T"],
-        keys: Int[Tensor, " B"],
-    ) -> tuple[Float[Tensor, "B M N"], Bool[Tensor, "B 1 N"]]:
-        """(velocity(x_t, mu, t) - dx_t / dt)^2 per element, at one t per utterance, uniform on (0, 1)."""
-        x, mu, mask = self._segments(x, mu, mask, keys)
-        t = randomness.uniform(keys, "refiner.time", 1)[:, 0].to(x)
-        start = self._around(mu) + randomness.normal(keys, "refiner.noise", *x.shape[1:]).to(x)
-        x_t, velocity = self.line(start, x, t)
-        return (self._ask(x_t, mu, mask, t) - velocity) ** 2 * mask, mask
+    def path(
+        self, x: Float[Tensor, "B M N"], mu: Float[Tensor, "B M N"], u: Float[Tensor, " B"], noise: Tensor
+    ) -> tuple[Tensor, Float[Tensor, " B"], Tensor | float, Tensor]:
+        """The loss is (velocity - dx_t / dt)^2."""
+        x_t, velocity = self.line(self._around(mu) + noise, x, u)
+        return x_t, u, 1.0, velocity
 
-    @torch.no_grad()
-    def sample(
-        self,
-        mu: Float[Tensor, "B M T"],
-        mask: Bool[Tensor, "B 1 T"],
-        keys: Int[Tensor, " B"],
-        noise_scale: float,
-        n_steps: int,
-    ) -> Float[Tensor, "B M T"]:
-        """Euler's steps from t = 0 to 1. `noise_scale` multiplies the noise they start from: Matcha's temperature."""
-        x = self._start(mu, keys, noise_scale, n_steps)
-        for i in range(n_steps):
-            x = x + self._ask(x, mu, mask, x.new_full(x.shape[:1], i / n_steps)) / n_steps
-        return x * mask
+    def step_time(self, i: int, n_steps: int) -> float:
+        """From 0 to 1, the beginning of the step."""
+        return i / n_steps
+
+    def velocity(self, x: Tensor, mu: Tensor, answer: Tensor, t: Float[Tensor, " B"]) -> Float[Tensor, "B M T"]:
+        """The answer itself. The scale of the start's noise is the temperature of Matcha-TTS."""
+        return answer
 
     def line(
         self, start: Float[Tensor, "B M N"], end: Float[Tensor, "B M N"], t: Float[Tensor, " B"]

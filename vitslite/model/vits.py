@@ -40,16 +40,7 @@ from vitslite.model.refiner import RefinerSettings, build_refiner
 from vitslite.model.segments import segments
 from vitslite.model.synthesis import Synthesis, SynthesisSettings
 from vitslite.model.text_encoder import TextEncoder, TextEncoderSettings
-from vitslite.tensors import (
-    Batch,
-    Gaussian,
-    Latents,
-    Outputs,
-    Prior,
-    Refined,
-    SoftGaussian,
-    sequence_mask,
-)
+from vitslite.tensors import Batch, Gaussian, Latents, Outputs, Prior, Refined, SoftGaussian, sequence_mask
 
 MAX_TOKEN_FRAMES = 1000  # what synthesis gives to one token at most: 11.6 s at hop 256 and 22.05 kHz
 
@@ -107,7 +98,7 @@ class VITS(nn.Module):
 
         # Recording: the posterior q, its sample z, and z_p = f(z). The alignment looks at z_p, and gives each frame the
         # prior of its token; a residual posterior is relative to that prior, so there the alignment comes first.
-        mask = sequence_mask(batch.frame_lengths, batch.audio.shape[2] // self.hop_length)
+        mask = self._frame_mask(batch)
         if self.settings.posterior.kind == "residual":
             durations, p = self._align(batch, p_text, mask, None, mel_text)
             q, z = self._sample(batch, mask, p)
@@ -140,19 +131,19 @@ class VITS(nn.Module):
 
     def start_from_data(self, batch: Batch) -> None:
         """The data-dependent start of the flow, for which it must have one (GlowFlow.initialise)."""
-        mask = sequence_mask(batch.frame_lengths, batch.audio.shape[2] // self.hop_length)
+        mask = self._frame_mask(batch)
         self.flow.initialise(self._sample(batch, mask)[1], mask)
 
     @torch.no_grad()
     def reconstruct(self, batch: Batch) -> Float[Tensor, "B 1 S"]:
         """Copy synthesis: the whole utterances, decoded from the posterior sample that `forward` draws, too."""
-        mask = sequence_mask(batch.frame_lengths, batch.audio.shape[2] // self.hop_length)
+        mask = self._frame_mask(batch)
         p = None
         if self.settings.posterior.kind == "residual":
             h, p_text = self.text_encoder(batch.tokens, batch.token_mask)
             _, p = self._align(batch, p_text, mask, None, self.mel_head(h).float() if self.mel_head else None)
         _, z = self._sample(batch, mask, p)
-        z_p, _ = self.flow(z, mask)
+        z_p = self.flow(z, mask)[0] if self.settings.flow.side == "posterior" else z  # heard on that side alone
         return self.decoder(self._decoder_input(batch, z, z_p, mask), mask, batch.keys).audio
 
     @torch.no_grad()
@@ -208,6 +199,9 @@ class VITS(nn.Module):
             z = self.flow.inverse(z, frame_mask)
         audio = self.decoder(z, frame_mask, keys).audio
         return Synthesis(audio, frame_lengths * self.hop_length, durations, z)
+
+    def _frame_mask(self, batch: Batch) -> Bool[Tensor, "B 1 T"]:
+        return sequence_mask(batch.frame_lengths, batch.audio.shape[2] // self.hop_length)
 
     def _sample(
         self, batch: Batch, mask: Bool[Tensor, "B 1 T"], p: Prior | None = None

@@ -25,6 +25,7 @@ from vitslite.metrics.latents import latent_statistics, latent_sums
 from vitslite.metrics.probe import probe
 from vitslite.metrics.recognition import Recogniser
 from vitslite.metrics.verdict import verdict
+from vitslite.model.alignment import SEARCHES
 from vitslite.model.synthesis import SynthesisSettings
 from vitslite.model.vits import VITS, ModelSettings
 from vitslite.monitoring import figures, panels, samples_page
@@ -137,4 +138,4 @@ class RunObserver:
         if not rows:
             return None
         figures = {key.removeprefix("val/"): float(value) for key, value in rows[-1].items()}
-        return verdict(figures, settings.n_latent, settings.alignment.kind in ("mas", "forward_sum"), self.wrong)
+        return verdict(figures, settings.n_latent, settings.alignment.kind in SEARCHES, self.wrong)
