@@ -161,16 +161,17 @@ def block(
 def write_section(path: Path, experiment: Experiment, content: str) -> None:
     """Put `content` between the markers of the experiment, below its question and prediction."""
     head = f"## {experiment.question}\n\nExpected: {experiment.expected}\n\nMeasured: {experiment.measured}\n"
-    put(path, experiment.name, content, head)
+    put(path, experiment.name, content, head, TITLE)
 
 
-def put(path: Path, name: str, content: str, head: str) -> None:
+def put(path: Path, name: str, content: str, head: str, title: str = "") -> None:
     """Put `content` between the markers of `name`; a section that is missing goes to the end of the file, with `head`.
 
-    Not a byte outside the markers changes. ValueError where they do not stand there as a pair.
+    A file that is missing begins with `title`; of one that is there
+    not a byte outside the markers changes. ValueError where they do not stand there as a pair.
     """
     start, end = f"<!-- measured: {name} -->", "<!-- /measured -->"
-    text = path.read_bytes().decode() if path.exists() else TITLE  # bytes: read_text would change line ends
+    text = path.read_bytes().decode() if path.exists() else title  # bytes: read_text would change line ends
     if start not in text:
         text += "" if text.endswith("\n") else "\n"
         text += f"\n{head}\n{start}\n{end}\n"

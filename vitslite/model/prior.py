@@ -55,7 +55,7 @@ def expand(p_text: Gaussian, durations: Int[Tensor, "B L"], mask: Bool[Tensor, "
     return Gaussian(mean, log_std)
 
 
-def whole(durations: Int[Tensor, "B L"], token_lengths: Int[Tensor, " B"], multiple: int) -> Int[Tensor, "B L"]:
+def to_multiple(durations: Int[Tensor, "B L"], token_lengths: Int[Tensor, " B"], multiple: int) -> Int[Tensor, "B L"]:
     """The last token longer by what its utterance lacks to a multiple of `multiple` frames: a flow may squeeze them."""
     if multiple == 1:
         return durations

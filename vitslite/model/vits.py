@@ -184,7 +184,7 @@ class VITS(nn.Module):
                 raise ValueError("the duration predictor returned NaN: the model's weights are damaged, or it diverged")
             round_frames = ROUNDINGS[self.settings.duration.rounding]
             durations = round_frames(torch.exp(log_durations) / speed).clamp(1, MAX_TOKEN_FRAMES).long()
-        durations = prior.whole(durations * token_mask[:, 0], token_lengths, self.flow.multiple)
+        durations = prior.to_multiple(durations * token_mask[:, 0], token_lengths, self.flow.multiple)
         frame_lengths = durations.sum(1)
         n_frames = int(frame_lengths.max())
         frame_mask = sequence_mask(frame_lengths, n_frames)
