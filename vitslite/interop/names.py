@@ -9,13 +9,6 @@ import re
 from collections.abc import Iterable, Sequence
 
 Rows = Sequence[tuple[str, str]]
-CONDITIONS = (  # of several speakers, which our models do not have: folded into biases on import (speakers.py)
-    "speakers.weight",
-    "posterior_encoder.wavenet.cond",
-    "flow.couplings.{i}.wavenet.cond",
-    "duration_predictor.cond",
-    "decoder.cond",
-)
 _PARAMETRIZED = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
 
 

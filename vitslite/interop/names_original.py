@@ -74,3 +74,47 @@ WEIGHTS = (
     ("speakers", "emb_g"),
 )
 WEIGHTS_LIGHT = (("decoder.resblocks.{i}.convs1.{j}", "dec.resblocks.{i}.convs.{j}"), *WEIGHTS)  # resblock_kind "2"
+
+# Settings, (ours, theirs): of `model` in the configuration of the published code, and of a Piper checkpoint.
+SETTINGS = (
+    ("model.n_latent", "inter_channels"),
+    ("model.text_encoder.hidden", "hidden_channels"),
+    ("model.text_encoder.filters", "filter_channels"),
+    ("model.text_encoder.n_layers", "n_layers"),
+    ("model.text_encoder.n_heads", "n_heads"),
+    ("model.text_encoder.kernel", "kernel_size"),
+    ("model.text_encoder.dropout", "p_dropout"),
+    ("model.posterior.hidden", "hidden_channels"),
+    ("model.flow.hidden", "hidden_channels"),
+    ("model.decoder.hifigan.channels", "upsample_initial_channel"),
+    ("model.decoder.hifigan.upsample_rates", "upsample_rates"),
+    ("model.decoder.hifigan.upsample_kernels", "upsample_kernel_sizes"),
+    ("model.decoder.hifigan.resblock_kind", "resblock"),
+    ("model.decoder.hifigan.resblock_kernels", "resblock_kernel_sizes"),
+    ("model.decoder.hifigan.resblock_dilations", "resblock_dilation_sizes"),
+)
+_AUDIO = (
+    ("audio.n_fft", "filter_length"),
+    ("audio.hop_length", "hop_length"),
+    ("audio.win_length", "win_length"),
+    ("audio.f_min", "mel_fmin"),
+    ("audio.f_max", "mel_fmax"),
+)
+AUDIO = (("audio.sample_rate", "sampling_rate"), ("audio.n_mels", "n_mel_channels"), *_AUDIO)
+AUDIO_PIPER = (("audio.sample_rate", "sample_rate"), ("audio.n_mels", "mel_channels"), *_AUDIO)
+
+# What the published code has fixed; `filters` of the stochastic durations are the hidden channels.
+FIXED = {
+    "model.text_encoder.window": 4,
+    "model.posterior.n_layers": 16,
+    "model.flow.n_layers": 4,
+    "model.flow.n_couplings": 4,
+}
+DETERMINISTIC_FILTERS = 256
+
+# The 178 symbols of its frontend: blank, marks, letters, IPA. One is in it twice, and the second place counts.
+SYMBOLS = (
+    "_" + ';:,.!?¡¿—…"«»“” ' + "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    "ɑɐɒæɓʙβɔɕçɗɖðʤəɘɚɛɜɝɞɟʄɡɠɢʛɦɧħɥʜɨɪʝɭɬɫɮʟɱɯɰŋɳɲɴøɵɸθœɶʘɹɺɾɻʀʁɽʂʃʈʧʉʊʋⱱʌɣɤʍχʎʏʑʐʒʔʡʕʢǀǁǂǃ"
+    "ˈˌːˑʼʴʰʱʲʷˠˤ˞↓↑→↗↘'\u0329'ᵻ"
+)
