@@ -51,6 +51,8 @@ OWNERS = {  # of a third-party library: the modules that may import it, by name 
     "speechmos": {"evaluation.judges"},
     "resemblyzer": {"evaluation.judges"},
     "espeakng_loader": {"text"},
+    "onnx": {"interop"},
+    "safetensors": {"interop"},
     "tqdm": {"training.progress", "datasets", "commands.evaluate"},
 }
 
