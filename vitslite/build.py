@@ -177,8 +177,11 @@ def recogniser(config: Config) -> Recogniser | None:
         return None
 
 
-def checkpoints(config: Config, corpus: Corpus, device: torch.device) -> Checkpoints:
-    """Where the run's checkpoints are; refuses to go on from a run of other settings or other data."""
+def checkpoints(config: Config, corpus: Corpus, device: torch.device, taken: str | None = None) -> Checkpoints:
+    """Where the run's checkpoints are; refuses to go on from a run of other settings or other data.
+
+    `taken` says what the run began from, and stays in all of its checkpoints.
+    """
     threads, ranks = torch.get_num_threads(), distributed.world_size()
     environment = {"torch": str(torch.__version__), "device": device.type, "threads": threads, "ranks": ranks}
     header = {
@@ -189,6 +192,8 @@ def checkpoints(config: Config, corpus: Corpus, device: torch.device) -> Checkpo
         **provenance(),
     }
     checkpoints = Checkpoints(config.directory, header)
+    begun = taken if checkpoints.found is None else checkpoints.found.get("begun")
+    header |= {} if begun is None else {"begun": begun}
     if checkpoints.found is not None:
         changed = identity.check_resumable(checkpoints.found, header, checkpoints.last, defaults())
         if changed and distributed.is_main():

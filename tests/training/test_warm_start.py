@@ -59,6 +59,7 @@ def test_a_run_from_itself_begins_where_it_ended(compose, tmp_path, voice, capsy
     assert last_validation(tmp_path / "whole", 0) == last_validation(tmp_path / "voice", 3) != {}
     assert [row["step"] for row in runs.read_rows(tmp_path / "whole") if "loss/kl" in row] == [1, 2, 3, 4]
     assert whole["optimizer"]["state"][0]["step"] == 4
+    assert whole["begun"] == said[0]  # and so it stays, also where the run goes on: below
 
     parts = [*begun, "trainer.stop_after_step=2"]
     run(compose, tmp_path / "parts", *parts)
@@ -111,7 +112,7 @@ def test_the_same_text_sounds_the_same_with_permuted_symbols(compose, tmp_path, 
     fresh = new.text_encoder.embedding.weight.detach().clone()
     path = written(tmp_path / "voice.pt", config, there, model)
     if fault:  # planted: rows by place
-        by_place = lambda own, symbols, given, known: torch.cat([given, own[len(given) :]])  # noqa: E731
+        by_place = lambda symbols, known: [i if i < len(known) else None for i in range(len(symbols))]  # noqa: E731
         monkeypatch.setattr(warm_start, "by_symbol", by_place)
     line = WarmStart(path, config.audio).load_into(new, None, here)
     assert "text_encoder.embedding: 2 of 11 symbols are new" in line
@@ -126,8 +127,55 @@ def test_the_same_text_sounds_the_same_with_permuted_symbols(compose, tmp_path, 
 
 def test_of_a_symbol_that_is_listed_twice_the_last_row_is_taken():
     """As `Frontend` reads a vocabulary: the first one was never trained."""
-    given, own = torch.arange(4.0)[:, None], -torch.ones(3, 1)
-    assert warm_start.by_symbol(own, ["_", "x", "a"], given, ["_", "a", "b", "a"])[:, 0].tolist() == [0, -1, 3]
+    assert warm_start.by_symbol(["_", "x", "a"], ["_", "a", "b", "a"]) == [0, None, 3]
+
+
+def test_a_phone_is_known_by_another_stress_and_the_blank_by_its_place():
+    """The unstressed one first; a mark alone is no phone, a gap no symbol, and MMS has a letter for its blank."""
+    known = ["_", "ˈiː", "", "ˈə", "ə"]
+    assert warm_start.by_symbol(["_", "iː", "ˌiː", "ˈiː", "ˌə", "ˈ", "o"], known) == [0, 1, 1, 1, 4, None, None]
+    assert warm_start.by_symbol(["_", "k", "a"], ["k", "a"]) == [0, 0, 1]
+
+
+def test_the_report_names_symbols(compose, tmp_path):
+    config = parsed(compose, tmp_path)
+    there, here = with_vocabulary(["_", "^", "$", "ˈa", "x", "y"]), with_vocabulary(["_", "a", "x", "q", "^", "$"])
+    model, new = build.model(config, there.n_symbols), build.model(config, here.n_symbols)
+    path = written(tmp_path / "voice.pt", config, there, model)
+    line = WarmStart(path, config.audio).load_into(new, None, here)
+    assert " %), 1 symbols by another stress ('a'); not taken: " in line
+    assert "text_encoder.embedding: 1 of 6 symbols are new ('q'); 1 symbols of the other voice ('y')" in line
+    weight, given = new.text_encoder.embedding.weight, model.text_encoder.embedding.weight
+    assert torch.equal(weight[1], given[3]) and torch.equal(weight[2], given[4])
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_weight_norm_is_made_or_folded(compose, tmp_path, there):
+    """A voice without it begins a run with it, and the other way round, and says the same."""
+    settings = [f"model.{part}.weight_norm={{}}" for part in ("flow", "posterior", "decoder.hifigan")]
+    normed = lambda yes: [*(s.format(str(yes).lower()) for s in settings), "model/decoder=hifigan"]  # noqa: E731
+    config, other = (parsed(compose, tmp_path, *normed(yes), f"seed={int(yes)}") for yes in (there, not there))
+    frontend = with_vocabulary(THERE)
+    model, new = (build.model(c, frontend.n_symbols) for c in (config, other))
+    path = written(tmp_path / "voice.pt", config, frontend, model)
+    line = WarmStart(path, config.audio).load_into(new, None, frontend)
+    assert "(100 %)" in line and "not taken" not in line
+    ours, theirs = (spoken(m, frontend, "abe cad dace") for m in (new, model))
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
+    assert not torch.equal(spoken(build.model(other, frontend.n_symbols), frontend, "abe cad dace"), theirs)
+
+
+def test_what_an_imported_file_did_not_hold_is_not_taken(compose, tmp_path):
+    config, other = parsed(compose, tmp_path, "seed=1"), parsed(compose, tmp_path, "seed=2")
+    frontend = with_vocabulary(THERE)
+    model, new = (build.model(c, frontend.n_symbols) for c in (config, other))
+    fresh = {name: tensor.clone() for name, tensor in new.state_dict().items()}
+    path = written(tmp_path / "voice.pt", config, frontend, model)
+    absent = [name for name in fresh if name.startswith("posterior_encoder.")]
+    checkpoint.write(tmp_path / "voice.pt", checkpoint.read(tmp_path / "voice.pt") | {"imported": {"absent": absent}})
+    line = WarmStart(path, config.audio).load_into(new, None, frontend)
+    assert line.endswith("not taken: posterior_encoder.*: not there")
+    assert all(torch.equal(new.state_dict()[name], fresh[name]) for name in absent)
 
 
 # ------------------------------------------------------------------------------------------------------ what is left

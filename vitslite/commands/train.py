@@ -28,7 +28,7 @@ def train(config: Config, overrides: list[str]) -> Trainer:
         messages.announce(config, device, corpus, model, discriminator, taken)
         recogniser = build.recogniser(config)  # audio -> words, or None
         with build.run_directory(config) as run_dir:  # locked for this process
-            checkpoints = build.checkpoints(config, corpus, device)
+            checkpoints = build.checkpoints(config, corpus, device, taken)
             build.write_settings(config, corpus)
             with build.tracker(config, run_dir, overrides) as tracker:
                 wrong = remarks.wrong_on_purpose(config)

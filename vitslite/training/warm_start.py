@@ -1,8 +1,8 @@
 """Warm start: a new run begins from the weights of another voice (fine-tuning), the embedding symbol by symbol.
 
 Taken is what both have under one name and in one shape, of the averaged weights if there are any: with them one speaks.
-Optimiser, step and schedule begin anew, and so does the average, from what was taken. Nothing is drawn and no rank is
-asked for, so all ranks take the same.
+With and without weight norm are the same shape. Optimiser, step and schedule begin anew, and so does the average, from
+what was taken. Nothing is drawn and no rank is asked for, so all ranks take the same.
 """
 
 from collections import Counter, defaultdict
@@ -11,12 +11,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from vitslite.audio import AudioSettings
+from vitslite.interop import names, weights
 from vitslite.model.discriminators import Discriminator, DiscriminatorSettings
 from vitslite.model.vits import VITS
 from vitslite.text.frontend import Frontend
+from vitslite.text.phonemes import STRESS, other_stress
 from vitslite.training import checkpoint
 
 EMBEDDING = "text_encoder.embedding"
@@ -46,44 +49,80 @@ class WarmStart:
         ValueError where nothing of the model fits.
         """
         stored, self._stored = self._stored, {}
-        n_taken, notes = _take_model(model, stored, frontend.vocabulary)
+        n_taken, by_stress, notes = _take_model(model, stored, frontend.vocabulary)
         if n_taken == 0:
             raise ValueError(
                 f"trainer.init_from: nothing of {self.path} fits this model ({'; '.join(notes)}): type the model "
                 "settings that it was trained with, or begin from another voice"
             )
-        taken = [_share("model", n_taken, model)]
+        taken = [_share("model", n_taken, model) + by_stress]
         if discriminator is not None:
             n_taken, more = _take_discriminator(discriminator, stored)
             taken.append(_share("discriminator", n_taken, discriminator))
             notes += more
-        weights = "averaged weights" if stored.get("ema") else "weights"
+        kind = "averaged weights" if stored.get("ema") else "weights"
         rest = f"; not taken: {'; '.join(notes)}" if notes else ""
-        return f"begun from the {weights} of {self.path}, step {stored['step']}: {', '.join(taken)}{rest}"
+        return f"begun from the {kind} of {self.path}, step {stored['step']}: {', '.join(taken)}{rest}"
 
 
-def by_symbol(own: Tensor, symbols: list[str], given: Tensor, known: list[str]) -> Tensor:
-    """An embedding [symbols, H] of the rows `given` [known, H], by symbol; of unknown ones the `own` initial rows."""
-    places = {symbol: i for i, symbol in enumerate(known)}  # of one that is listed twice the last, as in Frontend
-    rows = own.clone()
-    for row, symbol in zip(rows, symbols, strict=True):
-        if symbol in places:
-            row.copy_(given[places[symbol]])
+def by_symbol(symbols: list[str], known: list[str]) -> list[int | None]:
+    """Of each symbol the row of an embedding of the `known` ones, or None.
+
+    By symbol, of one that is listed twice the last, as in Frontend; else by another stress of the same phone. Row 0 is
+    the blank on both sides, whatever its symbol.
+    """
+    places = {symbol: i for i, symbol in enumerate(known) if symbol}
+    rows: list[int | None] = [0]
+    for symbol in symbols[1:]:
+        candidates = [symbol, *(other for other in other_stress(symbol) if other.strip(STRESS))]
+        rows.append(next((places[c] for c in candidates if c in places), None))
     return rows
 
 
-def _take_model(model: VITS, stored: dict[str, Any], vocabulary: list[str]) -> tuple[int, list[str]]:
-    """How many parameters are taken, and what is not. 0 where no matrix fits: biases alone are nothing of a voice."""
-    own, given = model.state_dict(), dict(stored.get("ema") or stored["model"])
-    known, name, n_new = stored["frontend"]["vocabulary"], f"{EMBEDDING}.weight", 0
+def _take_model(model: VITS, stored: dict[str, Any], vocabulary: list[str]) -> tuple[int, str, list[str]]:
+    """How many parameters are taken, which symbols by another stress, and what is not taken.
+
+    0 where no matrix fits: biases alone are nothing of a voice.
+    """
+    own, name, n_new, by_stress = model.state_dict(), f"{EMBEDDING}.weight", 0, ""
+    notes: list[str] = []
+    absent = stored.get("imported", {}).get("absent", ())  # what the file of another program did not hold
+    given = {n: tensor for n, tensor in (stored.get("ema") or stored["model"]).items() if n not in absent}
+    given = _in_form_of(own, given)
     if name in given and given[name].shape[1:] == own[name].shape[1:]:
-        given[name] = by_symbol(own[name], vocabulary, given[name], known)
-        n_new = sum(symbol not in known for symbol in vocabulary)
+        known = stored["frontend"]["vocabulary"]
+        rows = by_symbol(vocabulary, known)
+        n_new = rows.count(None)
+        by_stress, notes = _symbols_in_words(vocabulary, known, rows)
+        taken_rows = [mine if i is None else given[name][i] for i, mine in zip(rows, own[name], strict=True)]
+        given[name] = torch.stack(taken_rows)
     left = _take(own, given)
     taken = [tensor for name, tensor in own.items() if name not in left]
-    notes = [f"{EMBEDDING}: {n_new} of {len(vocabulary)} symbols are new"] if n_new else []
     n_taken = sum(tensor.numel() for tensor in taken) - n_new * own[name].shape[1]
-    return n_taken if any(tensor.ndim > 1 for tensor in taken) else 0, notes + _in_words(left, own | given)
+    n_taken = n_taken if any(tensor.ndim > 1 for tensor in taken) else 0
+    return n_taken, by_stress, notes + _in_words(left, own | given)
+
+
+def _in_form_of(own: Weights, given: Weights) -> Weights:
+    """The weights of the other voice, with weight norm where ours has it."""
+    named: dict[str, str | None] = {name: names.canonical(name) for name in own}
+    given = weights.in_form({names.canonical(name): tensor for name, tensor in given.items()}, named)
+    return {names.parametrized(name): tensor for name, tensor in given.items()}
+
+
+def _symbols_in_words(symbols: list[str], known: list[str], rows: list[int | None]) -> tuple[str, list[str]]:
+    """The symbols taken by another stress; those that are new, and those of the other voice that have no place here."""
+    new = [symbol for symbol, i in zip(symbols, rows, strict=True) if i is None]
+    stressed = [s for s, i in zip(symbols[1:], rows[1:], strict=True) if i is not None and known[i] != s]
+    used = {known[i] for i in rows if i is not None}
+    dropped = [symbol for symbol in dict.fromkeys(known) if symbol and symbol not in used]
+    by_stress = f", {len(stressed)} symbols by another stress ({_some(stressed)})" if stressed else ""
+    notes = [f"{EMBEDDING}: {len(new)} of {len(symbols)} symbols are new ({_some(new)})"] if new else []
+    return by_stress, notes + ([f"{len(dropped)} symbols of the other voice ({_some(dropped)})"] if dropped else [])
+
+
+def _some(symbols: list[str]) -> str:
+    return " ".join(map(repr, symbols[:8])) + (" ..." if len(symbols) > 8 else "")
 
 
 def _take_discriminator(discriminator: Discriminator, stored: dict[str, Any]) -> tuple[int, list[str]]:
