@@ -33,6 +33,7 @@ OWNERS = {  # of a third-party library: the modules that may import it, by name 
     "yaml": {"runs"},
     "wandb_workspaces": {"experiments.wandb_runs"},
     "jinja2": {"monitoring.html"},
+    "bokeh": {"monitoring.curves"},
     "matplotlib": {"monitoring.figures", "monitoring.panels", "benchmarks"},
     "numba": {"kernels"},
     "triton": {"kernels"},

@@ -81,6 +81,12 @@ def read(path: Path) -> Experiment:
     return experiment
 
 
+def question(path: Path) -> tuple[str, str] | None:
+    """Question and prediction of a file of the atlas; None of another."""
+    fields = _fields(path)
+    return (fields["Question"][0], fields["Expected"][0]) if {"Question", "Expected"} <= fields.keys() else None
+
+
 def _fields(path: Path) -> dict[str, list[str]]:
     """The `# Name: text` lines of a head comment; lines indented by three spaces and more go on with the one before."""
     fields: dict[str, list[str]] = {}
