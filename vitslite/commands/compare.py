@@ -5,9 +5,9 @@
     vitslite compare runs/a runs/b --baseline a  these two, the first as the baseline
     vitslite compare wandb:ENTITY/PROJECT        runs of W&B
 
-Runs that differ in the seed alone are one variant. Leaves index.html (one file, no network needed: what came
-of it in words, the rate-distortion plane, curves, voices, tables), comparison.md and curves.png in runs/comparisons/NAME. Runs are only read; those with nothing in them and
-damaged ones are named and left out.
+Runs that differ in the seed alone are one variant. Leaves index.html (one file, no network needed: what came of it in
+words, the rate-distortion plane, curves, voices, tables), comparison.md and curves.png in runs/comparisons/NAME. Runs
+are only read; those with nothing in them and damaged ones are named and left out.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def source_name(source: str) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = console.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("sources", metavar="SOURCE", nargs="+", help="run directories, folders of them, sweeps, wandb:E/P")
     p.add_argument("-o", "--output", type=Path, help="folder for the report (runs/comparisons/NAME)")
     p.add_argument("--baseline", help='"objective.kl=half_analytic", several words in one, or a run (the first)')

@@ -1,4 +1,4 @@
-"""Findings of a comparison in words: its question, what is wrong on purpose and what it costs, what the seeds resolve."""
+"""Findings of a comparison in words: its question, what is wrong on purpose at what cost, what the seeds resolve."""
 
 from collections.abc import Iterable
 from typing import NamedTuple

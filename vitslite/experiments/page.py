@@ -101,7 +101,7 @@ def _sentences(spoken: Spoken, playing: set[tuple[int, str]]) -> list[Sentence]:
 
 def _within(spoken: Spoken, n_bytes: int) -> set[tuple[int, str]]:
     """The runs whose players find room beside `n_bytes` and all pictures; an address takes four bytes for three."""
-    first = {i: seed for i, seed in reversed(spoken)}
+    first = dict(reversed(spoken))
     total = n_bytes + sum(_size(voice["alignment"]) for i, seed in first.items() for voice in spoken[i, seed])
     playing = set()
     for (i, seed), voices in spoken.items():

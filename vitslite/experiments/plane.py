@@ -1,7 +1,7 @@
 """Rate-distortion plane: how many bits a second the latent takes from the recording, and how well it is decoded.
 
 Rate: the KL of validation, bit/s, over all paths where all runs have it, else on the path that was found. Distortion:
-val/loss/mel. Weights, free bits and schedules of a sound KL move a run along one curve; a worse objective lies above it.
+val/loss/mel. Weights, free bits and schedules of a sound KL move a run along one curve; a worse loss lies above it.
 """
 
 import math

@@ -30,9 +30,9 @@ def block(
 ) -> str:
     """HTML: a panel per key, first those of the catalogue's headline, then folded by the first part of the keys.
 
-    What never changes is named in a line. Line i is called names[i]. Of several seeds it is the mean, with a band from the lowest to the highest. On a page
-    with a class "hide-v{i}" at its body line i is hidden, once the page says so by an event "variants". `picture`
-    stands there where scripts are off.
+    What never changes is named in a line. Line i is called names[i]; of several seeds it is the mean, with a band from
+    the lowest to the highest. On a page with a class "hide-v{i}" at its body line i is hidden, once the page says so by
+    an event "variants". `picture` stands there where scripts are off.
     """
     first = set(catalogue.chosen("headline", panels)) or set(panels)
     groups: dict[str, dict[str, dict[str, Any]]] = {}

@@ -131,8 +131,8 @@ def _draw_plane(
         name = gid and f"{gid}-{n}"
         axes.plot(x, y, color=colour, linewidth=0.8, alpha=0.6, gid=name and f"{name}-line")
         face = "none" if is_wrong else colour
-        look = {"markersize": 9 if is_wrong else 7, "markerfacecolor": face, "markeredgewidth": 1.8 if is_wrong else 0}
-        axes.plot(x[-1:], y[-1:], marker, color=colour, gid=name and f"{name}-end", **look)
+        end = axes.plot(x[-1:], y[-1:], marker, color=colour, gid=name and f"{name}-end", markerfacecolor=face)[0]
+        end.set(markersize=9 if is_wrong else 7, markeredgewidth=1.8 if is_wrong else 0)
 
 
 def palette(n: int) -> list[str]:
