@@ -104,7 +104,8 @@ def _figures(c: Comparison, title: str, about: str, keys: list[str], best: bool)
         n = len(v.runs)
         figures = [_mean(list(v.values(key, best).values()), n) for key in keys]
         for j, key in enumerate(keys):
-            if figures[j].value is not None and apart(key, v.settings, c.baseline.settings):
+            first = next((w for w in (c.baseline, *c.variants) if w.values(key)), v)
+            if figures[j].value is not None and apart(key, v.settings, first.settings):
                 figures[j] = figures[j]._replace(value=None, note="another quantity")  # so it has no rank
         rates = [[run.speed()[name] for run in v.runs.values() if name in run.speed()] for name in speeds]
         seeds = Cell(str(n) if n > 1 else "1 seed: no interval", n)

@@ -6,6 +6,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import matplotlib
 import numpy as np
@@ -84,7 +85,7 @@ def plane_png(path: Path, runs: Mapping[str, Sequence[PlaneRun]], x_label: str, 
     looks = [(OKABE_ITO[i % len(OKABE_ITO)], MARKERS[i // len(OKABE_ITO) % len(MARKERS)]) for i in range(len(runs))]
     for (colour, marker), own in zip(looks, runs.values(), strict=True):
         _draw_plane(axes, own, colour, marker)
-    axes.set(xlabel=x_label, ylabel=y_label)
+    _name_plane(axes, x_label, y_label)
     axes.grid(alpha=0.3)
     handles = [
         Line2D([], [], color=colour, marker=marker, linewidth=1, label=textwrap.shorten(name, 60, placeholder=" ..."))
@@ -110,7 +111,7 @@ def plane_svg(runs: Mapping[int, Sequence[PlaneRun]], n: int, x_label: str, y_la
         axes = figure.subplots()
         for i, own in runs.items():
             _draw_plane(axes, own, colours[i], "o", gid=f"v{i}-plane")
-        axes.set(xlabel=x_label, ylabel=y_label)
+        _name_plane(axes, x_label, y_label)
         axes.grid(alpha=0.15, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         file = io.StringIO()
@@ -133,6 +134,26 @@ def _draw_plane(
         face = "none" if is_wrong else colour
         end = axes.plot(x[-1:], y[-1:], marker, color=colour, gid=name and f"{name}-end", markerfacecolor=face)[0]
         end.set(markersize=9 if is_wrong else 7, markeredgewidth=1.8 if is_wrong else 0)
+
+
+def _name_plane(axes: "matplotlib.axes.Axes", x_label: str, y_label: str) -> None:
+    """Names of the axes; rates that span a factor of more than 8 stand on a logarithmic one."""
+    axes.set(xlabel=x_label, ylabel=y_label)
+    rates = [float(x) for line in axes.lines for x in np.asarray(line.get_xdata())]
+    if min(rates) > 0 and max(rates) > 8 * min(rates):
+        _logarithmic(axes, "x")
+
+
+def _logarithmic(axes: "matplotlib.axes.Axes", which: Literal["x", "y"]) -> None:
+    """With 0.2 and 5 on it, not powers, where it spans no more than two decades or three."""
+    from matplotlib.ticker import LogLocator
+
+    axes.set(**{f"{which}scale": "log"})
+    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 500 * low else (1,)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("")
 
 
 def palette(n: int) -> list[str]:
