@@ -26,7 +26,7 @@ def chromium():
 
 def leave_run(folder, kl, seed, mel):
     name = f"abs_and_clamp-{kl}-{seed}"
-    config = settings(kl, seed) | {"audio": {"sample_rate": 16000, "hop_length": 320}}
+    config = settings(kl, seed) | {"audio": {"sample_rate": 12800, "hop_length": 256}}
     rows = []
     for step in range(0, STEPS + 1, 10):
         error = mel + 1 / (1 + step)
@@ -96,6 +96,7 @@ def test_a_box_hides_a_variant_everywhere(chromium, comparison):
     chromium.open(comparison, 1400)
     seen = "[...document.querySelectorAll('.v1, [id^=\"v1-\"]')].filter(x => x.checkVisibility()).length"
     lines = "Bokeh.documents.flatMap(d => d.roots()).flatMap(f => f.renderers).filter(r => r.visible === false).length"
+    chromium.js("document.querySelector('.plot').scrollIntoView(); new Promise(done => setTimeout(done, 1000))")
     assert chromium.js(seen) > 10 and chromium.js(lines) == 0 and chromium.js("Bokeh.documents.length") >= 2
     chromium.js("document.querySelector('nav input[value=v1]').click()")
     assert chromium.js(seen) == 0 and chromium.js(lines) > 0

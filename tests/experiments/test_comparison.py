@@ -627,7 +627,7 @@ def test_the_page_is_well_formed_and_needs_nothing_else(runs):
     for name in ("half_analytic-0", "half_analytic-1", "monte_carlo-1"):
         samples(runs / name)
     page = page_of(runs, n_sentences=1, draw=True)
-    assert len(set(page.ids)) == len(page.ids) and page.text.count('class="plot"') == 4
+    assert len(set(page.ids)) == len(page.ids) and page.text.count('class="plot"') == 3
     assert not [link for link in page.links if re.match(r"(?i)(https?:)?//", link)]
     assert not re.search(r"@import|url\((?!#)", page.text.replace(curves.script(), ""))
     assert {link for link in page.links if not link.startswith(("data:", "#"))} == {

@@ -17,6 +17,7 @@ CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run")
+SOUND = "--autoplay-policy=no-user-gesture-required"  # a script may play
 
 
 class Browser:
@@ -27,7 +28,7 @@ class Browser:
         to_browser, self._write = os.pipe()
         self._read, from_browser = os.pipe()
         command = f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}'
-        arguments = [CHROMIUM, *FLAGS, f"--user-data-dir={self._folder.name}", "about:blank"]
+        arguments = [CHROMIUM, *FLAGS, SOUND, f"--user-data-dir={self._folder.name}", "about:blank"]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         self._process = subprocess.Popen(
             ["bash", "-c", command, *arguments], pass_fds=(to_browser, from_browser), **quiet
