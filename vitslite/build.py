@@ -24,7 +24,7 @@ from vitslite.config import declared, families, identity, naming, remarks, rules
 from vitslite.config.settings import Config
 from vitslite.datasets.corpus import Corpus, load_corpus
 from vitslite.datasets.loader import Data, Loader, fixed_batches
-from vitslite.files import commit, sole_use, write_text
+from vitslite.files import commit, sole_use, tidy, write_text
 from vitslite.metrics import catalogue
 from vitslite.metrics.recognisers import NotInstalledError
 from vitslite.metrics.recognition import Recogniser, build_recogniser
@@ -33,7 +33,7 @@ from vitslite.model.vits import VITS
 from vitslite.monitoring.tracking import Tracker
 from vitslite.objectives.objective import Objective
 from vitslite.text.frontend import Frontend
-from vitslite.training.checkpoint import Checkpoints
+from vitslite.training.run_checkpoints import Checkpoints
 from vitslite.training.warm_start import WarmStart
 
 VALIDATION_BATCH = 16  # utterances; a constant, so that data.batch_size does not change the validation losses
@@ -153,8 +153,7 @@ def discriminator(config: Config) -> Discriminator | None:
 def warm_start(config: Config) -> WarmStart | None:
     """The voice that a new run begins from; None without one, and where the run goes on: it is then read no more."""
     source = config.trainer.init_from
-    is_resumed = (config.directory / runs.CHECKPOINTS / "last.pt").exists()
-    return None if source is None or is_resumed else WarmStart(source, config.audio)
+    return None if source is None or runs.has_checkpoints(config.directory) else WarmStart(source, config.audio)
 
 
 def objective(config: Config) -> Objective:
@@ -188,11 +187,11 @@ def checkpoints(config: Config, corpus: Corpus, device: torch.device) -> Checkpo
         "environment": environment,
         **provenance(),
     }
-    checkpoints = Checkpoints(config.directory, header)
+    checkpoints = Checkpoints(config.directory, header, config.trainer.keep_checkpoints)
     if checkpoints.found is not None:
-        changed = identity.check_resumable(checkpoints.found, header, checkpoints.last, defaults())
+        changed = identity.check_resumable(checkpoints.found, header, checkpoints.source, defaults())
         if changed and distributed.is_main():
-            print(f"note: going on in another environment, so not bit for bit: {'; '.join(changed)}", flush=True)
+            print(f"note: not bit for bit from here: {'; '.join(changed)}", flush=True)
     return checkpoints
 
 
@@ -227,7 +226,19 @@ def run_directory(config: Config) -> Iterator[Path]:
     except OSError as error:
         raise OSError(f"run_dir={run_dir} cannot be made: {error.strerror}; choose another") from error
     with sole_use(run_dir):
+        _tidy(run_dir)
         yield run_dir
+
+
+def _tidy(run_dir: Path) -> None:
+    """Remove what killed starts of the run have left half written."""
+    folders = [run_dir, run_dir / runs.CHECKPOINTS, run_dir / "nonfinite", *(run_dir / "samples").glob("step_*")]
+    counts, sizes = zip(*map(tidy, folders), strict=True)
+    if any(counts):
+        print(
+            f"note: removed {sum(counts)} unfinished files ({sum(sizes) / 1e6:.1f} MB) of a start that was killed",
+            flush=True,
+        )
 
 
 def write_settings(config: Config, corpus: Corpus) -> None:

@@ -16,7 +16,7 @@ import train
 from vitslite import build, runs
 from vitslite.monitoring.observer import RunObserver
 from vitslite.training import checkpoint, optimization
-from vitslite.training.optimization import Guard
+from vitslite.training.nonfinite import Guard
 from vitslite.training.trainer import Trainer
 
 DISCRIMINATOR = [

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.colors import LogNorm
 
+from vitslite.files import replacing
 from vitslite.metrics.catalogue import axis_label, find
 from vitslite.runs import Row
 
@@ -133,6 +134,6 @@ def _stack(names: Iterable[str], title: str, inches: float) -> "tuple[matplotlib
 
 
 def save(figure: "matplotlib.figure.Figure", path: Path, dpi: int = 110) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=dpi)
+    with replacing(path) as unfinished:
+        figure.savefig(unfinished, dpi=dpi, format=path.suffix.removeprefix("."))
     return path

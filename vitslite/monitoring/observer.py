@@ -59,8 +59,8 @@ class RunObserver:
         self.seen: dict[str, float] = {}  # of the step that is about to be logged
         self.probed: Int[Tensor, "B L"] | None = None  # durations at the last probe, to tell how many have changed
 
-    def rewind(self, step: int) -> None:
-        self.tracker.rewind(step)
+    def rewind(self, step: int, looked: bool = True) -> None:
+        self.tracker.rewind(step, looked)
 
     def observe_step(self, batch: Batch, outputs: Outputs) -> None:
         """Keep the cheap diagnostics of a step, of this rank's last micro-batch, for `log_step`."""

@@ -54,9 +54,9 @@ class Tracker:
             self._run = _start_wandb(settings, run_dir, **described, tags=[*settings.tags, *tags])
         self.place = _place(self._run)
 
-    def rewind(self, step: int) -> None:
+    def rewind(self, step: int, looked: bool = True) -> None:
         if self.enabled:
-            runs.rewind(self.run_dir, step)
+            runs.rewind(self.run_dir, step, looked)
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         if not self.enabled:
