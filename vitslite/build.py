@@ -52,7 +52,7 @@ def parse(cfg: DictConfig | dict[str, Any], overrides: list[str], sweep: str | N
     ValueError, in one line, for whatever is wrong with it.
     """
     schema = OmegaConf.structured(Config)
-    plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
+    plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else _settled(cfg)
     try:
         merged = OmegaConf.merge(schema, plain)
         missing = OmegaConf.missing_keys(merged)
@@ -69,6 +69,14 @@ def parse(cfg: DictConfig | dict[str, Any], overrides: list[str], sweep: str | N
     declared.check(config)
     rules.check(config)
     return config
+
+
+def _settled(stored: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a file holds, where `${oc.env:...}` could ask for what its author must not know: refused."""
+    for key, value in identity.flatten(stored).items():
+        if "${" in f"{key}{value}":
+            raise ValueError(f"{key}={value}: the settings of a stored run hold values alone, nothing to be worked out")
+    return stored
 
 
 def defaults() -> dict[str, Any]:
@@ -112,7 +120,7 @@ def corpus(config: Config, frontend: Frontend | None = None) -> Corpus:
 def data(config: Config, corpus: Corpus) -> Data:
     """Training batches by step, and the fixed ones for validation."""
     rank, world = distributed.rank(), distributed.world_size()
-    on_gpu = config.trainer.device != "cpu" and torch.cuda.is_available()
+    on_gpu = config.trainer.device in ("auto", "cuda") and torch.cuda.is_available()
     cache = Path(config.data.cache) if config.data.cache_audio else None
     loader = Loader(corpus.train, config.data, config.audio, config.seed, rank, world, on_gpu, cache)
     fixed = partial(fixed_batches, batch_size=VALIDATION_BATCH, audio=config.audio, seed=config.seed)

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from vitslite import build, distributed
-from vitslite.commands import crashes
+from vitslite.commands import crashes, output
 from vitslite.config import naming
 from vitslite.experiments import sweeps
 from vitslite.experiments.sweeps import Job, Sweep
@@ -67,6 +67,7 @@ def as_job(task: Callable[[DictConfig], float | None]) -> Callable[[DictConfig],
 
 def run(main: Callable[[], None]) -> int:
     """Call Hydra's entry point. Gives the exit code: 0, 2 for what the user can mend, 130 or 143 when interrupted."""
+    output.make_sturdy()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises to us instead of printing a stack of its own
     exit_codes.clear()
     with contextlib.ExitStack() as stack:
@@ -115,6 +116,7 @@ def _run(main: Callable[[], None]) -> int:
 
 def run_script(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> int:
     """Call a script's main with its parsed arguments. Gives the exit code; user errors and Ctrl-C are one line."""
+    output.make_sturdy()
     arguments = parser.parse_args()
     try:
         main(arguments)

@@ -106,7 +106,8 @@ class _Steps(Dataset):
 def _start_worker(worker: int) -> None:
     """Ctrl-C is for the trainer to answer. After a SIGTERM to the whole group, workers serve its last step."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_SECONDS))
+    if hasattr(signal, "alarm"):  # elsewhere there is no SIGTERM to a group, either
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_SECONDS))
 
 
 @dataclass(frozen=True)

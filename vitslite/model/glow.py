@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from vitslite.model.flows import Coupling, Flow, FlowSettings
+from vitslite.tensors import wide
 
 _LEAST_VARIANCE = 1e-6  # at the start, of a channel that hardly moves: it is scaled up by 1000 and not without bound
 
@@ -172,7 +173,7 @@ class InvertibleConv(nn.Module):
 
     def inverse(self, y: Float[Tensor, "B C N"], mask: Bool[Tensor, "B 1 N"]) -> Float[Tensor, "B C N"]:
         with torch.autocast(y.device.type, enabled=False):
-            return self._mixed(y, torch.linalg.inv(self.weight.double()).to(y.dtype)) * mask
+            return self._mixed(y, torch.linalg.inv(wide(self.weight)).to(y.dtype)) * mask
 
     def _mixed(self, x: Float[Tensor, "B C N"], weight: Float[Tensor, "S S"]) -> Float[Tensor, "B C N"]:
         n = self.n_split // 2

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from vitslite import randomness
 from vitslite.model.layers import masked, same_conv
 from vitslite.model.pitch import PitchTracker
+from vitslite.tensors import wide
 
 _SLOWEST, _FASTEST = 0.5, 16.0  # cycles per frame of a pulse train: 25 to 800 Hz at 50 frames a second
 _PITCH_CHANNELS, _PITCH_START = 96, 3.0  # of the pitch head; cycles per frame it starts at
@@ -199,7 +200,7 @@ def pulse_train(log_pitch: Float[Tensor, "B T"], hop_length: int) -> Float[Tenso
     pitch = log_pitch.detach().exp()
     per_sample = F.interpolate(pitch[:, None], scale_factor=hop_length, mode="linear")[:, 0] / hop_length  # cycles
     within = per_sample.unflatten(1, (-1, hop_length)).cumsum(2)
-    before = within[:, :, -1].double().cumsum(1) - within[:, :, -1]
+    before = wide(within[:, :, -1]).cumsum(1) - within[:, :, -1]
     phi = 2 * math.pi * ((before.remainder(1)[:, :, None].float() + within) % 1).flatten(1)
     n_harmonics = torch.floor(0.5 / per_sample)
     denominator = 2 * torch.sin(phi / 2)

@@ -4,26 +4,28 @@ RUN/nonfinite/step_000123.pt is a checkpoint (checkpoint.py) of the weights that
 optimisers, and has its `batches`, `terms`, `norm` and `utterances`: what reproduces it.
 """
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vitslite import distributed
+from vitslite.tensors import DivergedError
 from vitslite.training import checkpoint
+from vitslite.training.run_checkpoints import Checkpoints
 
 
 class NotFiniteError(FloatingPointError):
     """The first step whose gradient is not finite. `step` from 1; `terms` of this rank; `ids` of its utterances."""
 
-    def __init__(self, seen: "Watched"):
+    def __init__(self, seen: "Watched", reason: str | None = None):
         self.step, self.ids, self.norm = seen.step, seen.ids, float(seen.norm)
         self.terms = {name: float(value) for name, value in seen.terms.items()}
         bad = [name for name, value in seen.terms.items() if not torch.isfinite(value)] or ["the gradient alone"]
         super().__init__(
-            f"step {self.step}: not finite: {', '.join(bad)}, in a batch of {', '.join(self.ids[:4])}...; the "
-            f"weights are those of step {self.step - 1}"
+            f"step {self.step}: not finite: {reason or ', '.join(bad)}, in a batch of {', '.join(self.ids[:4])}...; "
+            f"the weights are those of step {self.step - 1}"
         )
 
 
@@ -57,6 +59,10 @@ class Guard:
         if self.checks_at_once:
             self.check()
 
+    def diverged(self, error: DivergedError) -> NotFiniteError:
+        """The step that has not come as far as a gradient."""
+        return NotFiniteError(Watched(self.step, torch.tensor(torch.nan), {}, self.ids), str(error))
+
     def check(self) -> None:
         """NotFiniteError, of the first bad step, if there was one. Waits for the device."""
         if not self.found_inf:
@@ -65,16 +71,27 @@ class Guard:
         raise NotFiniteError(next(seen for seen in self.watched if not torch.isfinite(seen.norm)))
 
 
-def write_record(
-    path: Path, header: dict[str, Any], state: dict[str, Any], error: NotFiniteError, batches: Any
-) -> None:
-    """The record of a step, with `batches`: the fields of its micro-batches."""
+def leave_record(error: NotFiniteError, checkpoints: Checkpoints, state: dict[str, Any], batches: list[dict]) -> str:
+    """Save the step before, where it was a good one, and the record of this one, with `batches`: the fields of its
+    micro-batches. Gives a line that says where all is, and how to go on.
+    """
+    rank = f"_rank{distributed.rank()}" if distributed.rank() else ""
+    path = checkpoints.run_dir / "nonfinite" / f"step_{error.step:06d}{rank}.pt"
     found = {"terms": error.terms, "norm": error.norm, "utterances": error.ids, "batches": batches}
     weights = {name: state[name] for name in ("model", "ema", "discriminator")}
-    checkpoint.write(path, {**header, **weights, **found, "step": error.step - 1})
+    good, place = error.step - 1, ""
+    try:
+        checkpoint.write(path, {**checkpoints.header, **weights, **found, "step": good})
+        if good > 0 and error.terms:  # else nothing was learnt yet, or too much
+            place = f" and saved in {checkpoints.last}"
+            if distributed.is_main():
+                checkpoints.save({**state, "step": good, "looked": True}, is_best=False)
+    except OSError as failed:
+        return f"{error}; there is no record of it: {failed}"
+    return f"{error}{place}; {path} reproduces it; {_way_on(checkpoints.header['config'])}"
 
 
-def way_on(config: dict[str, Any]) -> str:
+def _way_on(config: dict[str, Any]) -> str:
     """What to type to go on with the run of these settings, more carefully."""
     name, run_dir = config["name"], config["run_dir"]
     run = f"name={name}" if run_dir == f"runs/{name}" else f"run_dir={run_dir}"

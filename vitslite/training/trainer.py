@@ -18,13 +18,12 @@ from vitslite.model.discriminators import Discriminator
 from vitslite.model.vits import VITS
 from vitslite.objectives.objective import Counts, Objective
 from vitslite.runs import mark_finished
-from vitslite.tensors import Batch, Outputs
-from vitslite.training import nonfinite
+from vitslite.tensors import Batch, DivergedError, Outputs
 from vitslite.training.adversary import Adversary
 from vitslite.training.compilation import compile_parts, eager
 from vitslite.training.interrupt import StopRequest
 from vitslite.training.looks import Looks
-from vitslite.training.nonfinite import Guard, NotFiniteError
+from vitslite.training.nonfinite import Guard, NotFiniteError, leave_record
 from vitslite.training.observation import Observer, StepResult, Throughput
 from vitslite.training.optimization import EMA, adamw, clip, rate_factor, rate_note, set_options, update
 from vitslite.training.progress import Progress
@@ -76,8 +75,9 @@ class Trainer:
         if self.completed_steps < last or not self.looks.is_done:
             try:
                 self._train_until(last)
-            except NotFiniteError as error:
-                raise FloatingPointError(self._leave_record(error)) from error
+            except (NotFiniteError, DivergedError) as error:
+                found = error if isinstance(error, NotFiniteError) else self.guard.diverged(error)
+                raise FloatingPointError(self._leave_record(found)) from error
         elif distributed.is_main():
             print(f"nothing to do: {self.completed_steps} steps are done (trainer.steps={self.settings.steps})")
         if distributed.is_main() and self.completed_steps >= self.settings.steps and self.looks.is_done:
@@ -239,18 +239,9 @@ class Trainer:
         }
 
     def _leave_record(self, error: NotFiniteError) -> str:
-        """Save the last good step, and a file that reproduces the bad one. Gives a line that says where it all is."""
-        good, parts, header = error.step - 1, self.settings.accumulate, self.checkpoints.header
-        rank = f"_rank{distributed.rank()}" if distributed.rank() else ""
-        path = self.checkpoints.run_dir / "nonfinite" / f"step_{error.step:06d}{rank}.pt"
-        try:
-            batches = [self.data.loader.make(good, part, parts) for part in range(parts)]
-            nonfinite.write_record(path, header, self.state(), error, batches)
-            if distributed.is_main() and good > 0:
-                self.checkpoints.save({**self.state(), "step": good, "looked": True}, is_best=False)
-        except (OSError, ValueError) as failed:
-            return f"{error}, but not all of it could be saved: {failed}"
-        return f"{error}, saved in {self.checkpoints.last}; {path} reproduces it; {nonfinite.way_on(header['config'])}"
+        n_parts = self.settings.accumulate
+        batches = [self.data.loader.make(error.step - 1, part, n_parts) for part in range(n_parts)]
+        return leave_record(error, self.checkpoints, self.state(), batches)
 
     @contextlib.contextmanager
     def _for_looks(self) -> Iterator[None]:
