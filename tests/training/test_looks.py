@@ -42,10 +42,11 @@ def test_a_failed_look_costs_nothing_that_was_trained(compose, tmp_path, monkeyp
         said.err.count("warning") == 4 and "step 2, sample: [Errno 28] No space left on device: 'samples/0" in said.err
     )
     assert "10 looks failed" in said.out and runs.finished_step(tmp_path / "broken") == 4
-    assert "looks failed" not in said.out.split("run broken")[0]
 
 
-def test_a_look_is_taken_again_after_a_kill_and_left_out_after_three(compose, tmp_path, monkeypatch, capsys):
+def test_a_look_is_taken_again_after_a_kill_and_left_out_after_three(
+    compose, tmp_path, monkeypatch, capsys, no_pictures
+):
     """Of a process that is killed while it samples; what is trained before is not trained again."""
     whole = run(compose, tmp_path, "whole", "trainer.steps=4", *FEW)
     sample, step = RunObserver.sample, Trainer.step
@@ -79,7 +80,7 @@ def test_a_look_is_taken_again_after_a_kill_and_left_out_after_three(compose, tm
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_look_at_once(compose, tmp_path, monkeypatch, number):
+def test_a_signal_ends_a_look_at_once(compose, tmp_path, monkeypatch, no_pictures, number):
     """Saved before; the next start takes the look again, and ends as if nothing had been."""
     whole = run(compose, tmp_path, "whole", "trainer.steps=4", *FEW)
     validate = RunObserver.validate
@@ -104,7 +105,7 @@ def test_a_signal_ends_a_look_at_once(compose, tmp_path, monkeypatch, number):
 
 
 CHANGES = {
-    "trainer.optimizer.learning_rate=1e-4": "trainer.optimizer.learning_rate=0.002 (now 0.0001)",
+    "trainer.optimizer.learning_rate=1e-4": "trainer.optimizer.learning_rate=0.003 (now 0.0001)",
     "trainer.optimizer.beta1=0.5": "trainer.optimizer.beta1=0.8 (now 0.5)",
     "trainer.precision=bf16": "trainer.precision=fp32 (now bf16)",
     "trainer.accumulate=2": "trainer.accumulate=1 (now 2)",

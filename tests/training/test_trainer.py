@@ -38,6 +38,24 @@ def test_20_and_20_steps_are_40_bit_for_bit(compose, tmp_path, workers):
     assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
 
 
+@pytest.mark.parametrize("own", ["trainer.accumulate=2", "trainer.precision=bf16", "data.n_workers=1"])
+def test_3_and_3_steps_are_6_elsewhere_bit_for_bit(compose, tmp_path, monkeypatch, own):
+    """The run is moved before it goes on, and so are its data."""
+    monkeypatch.setattr(RunObserver, "sample", lambda self, step, model: {})  # no pictures
+    build.corpus(build.parse(compose(), []))  # makes the demo
+    root = next(Path(compose().data.cache).glob("demo-*-60-*"))
+    base = ["trainer.steps=6", "trainer.diagnose_every_steps=2", *DISCRIMINATOR, "discriminator.start_step=2"]
+    base += ["data.kind=ljspeech", own]
+    whole = run(compose, tmp_path, "whole", *base, f"data.root={root}")
+    moved = shutil.copytree(root, tmp_path / "data")
+    run(compose, tmp_path, "half", *base, f"data.root={moved}", "trainer.stop_after_step=3")
+    (tmp_path / "half").rename(tmp_path / "elsewhere")
+    moved = moved.rename(tmp_path / "other data")
+    parts = run(compose, tmp_path, "elsewhere", *base, f"data.root={moved}")
+    assert differences(without_header(whole), without_header(parts)) == []
+    assert losses(tmp_path / "whole") == losses(tmp_path / "elsewhere")
+
+
 def test_the_number_of_workers_changes_nothing(compose, tmp_path):
     states = [run(compose, tmp_path, f"w{n}", "trainer.steps=6", f"data.n_workers={n}") for n in (0, 2)]
     assert differences(without_header(states[0]), without_header(states[1])) == []
