@@ -188,16 +188,19 @@ def checkpoints(config: Config, corpus: Corpus, device: torch.device) -> Checkpo
     """Where the run's checkpoints are; refuses to go on from a run of other settings or other data."""
     threads, ranks = torch.get_num_threads(), distributed.world_size()
     environment = {"torch": str(torch.__version__), "device": device.type, "threads": threads, "ranks": ranks}
-    header = {
+    header: dict[str, Any] = {
         "config": asdict(config),
         "frontend": corpus.frontend.state(),
         "corpus": corpus.digest(),
         "environment": environment,
+        "changes": [],  # of settings and environment, at the steps where a start went on
         **provenance(),
     }
     checkpoints = Checkpoints(config.directory, header, config.trainer.keep_checkpoints)
     if checkpoints.found is not None:
-        changed = identity.check_resumable(checkpoints.found, header, checkpoints.source, defaults())
+        found = checkpoints.found
+        changed = identity.check_resumable(found, header, checkpoints.source, defaults())
+        header["changes"] = [*found.get("changes", []), *(f"step {found['step']}: {change}" for change in changed)]
         if changed and distributed.is_main():
             print(f"note: not bit for bit from here: {'; '.join(changed)}", flush=True)
     return checkpoints

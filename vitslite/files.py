@@ -116,5 +116,7 @@ def _acquire(lock: Path, timeout: int) -> AcquireReturnProxy | None:
         return FileLock(lock).acquire(timeout=timeout)
     except Timeout:
         return None
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written to, {error.strerror}", str(lock.parent)) from error
     except NotImplementedError:
         raise OSError(f"{lock.parent}: its file system cannot lock files; keep it on another one") from None

@@ -86,28 +86,29 @@ class Trainer:
 
     def _train_until(self, last: int) -> None:
         settings, first = self.settings, self.completed_steps
-        with self.stop_request, Progress(first, settings.steps) as progress:
+        with self.stop_request:
             if first == 0:
                 self._look()  # the baseline
             elif not self.looks.is_done:
                 self._look_and_save()  # what the last start has not come to see
             batches = self.data.loader.batches(first, settings.accumulate)
-            while self.completed_steps < last and not self.interrupted:
-                # One training step.
-                started = time.perf_counter()
-                result = self.step(next(batches))
-                self.throughput.n_steps += 1
-                self.throughput.seconds += time.perf_counter() - started
-                self.interrupted = distributed.any_rank(self.stop_request.made)
+            with Progress(first, settings.steps) as progress:
+                while self.completed_steps < last and not self.interrupted:
+                    # One training step.
+                    started = time.perf_counter()
+                    result = self.step(next(batches))
+                    self.throughput.n_steps += 1
+                    self.throughput.seconds += time.perf_counter() - started
+                    self.interrupted = distributed.any_rank(self.stop_request.made)
 
-                # Once in a while: log, save, look.
-                progress.advance(result)
-                if settings.is_logged(result.step):
-                    self.log(result)
-                if self.looks.due(result.step):
-                    self._look_and_save()
-                elif settings.is_due("checkpoint", result.step) or result.step == last or self.interrupted:
-                    self.save()
+                    # Once in a while: log, save, look.
+                    progress.advance(result)
+                    if settings.is_logged(result.step):
+                        self.log(result)
+                    if self.looks.due(result.step):
+                        self._look_and_save()
+                    elif settings.is_due("checkpoint", result.step) or result.step == last or self.interrupted:
+                        self.save()
             batches.close()  # ends the loader's workers
         self.terminated = self.interrupted and distributed.any_rank(self.stop_request.is_sigterm)
 
