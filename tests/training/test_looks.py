@@ -169,3 +169,18 @@ def test_a_step_that_is_not_finite_can_be_reproduced(compose, tmp_path, monkeypa
         compose, tmp_path, "run", *overrides, "trainer.optimizer.learning_rate=1e-9", "trainer.stop_after_step=1"
     )
     assert state["step"] >= 1
+
+
+def test_a_signal_in_a_step_ends_after_it(compose, tmp_path, monkeypatch, no_pictures):
+    """Logged, saved, not looked at: the step was due for that, and the next start does it."""
+    step = Trainer.step
+
+    def signalled(self, micro_batches):
+        if self.completed_steps == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, micro_batches)
+
+    monkeypatch.setattr(Trainer, "step", signalled)
+    state = run(compose, tmp_path, "run", "trainer.steps=4", *FEW)
+    assert (state["step"], state["looked"]) == (2, False)
+    assert [row["step"] for row in runs.read_rows(tmp_path / "run") if "loss/total" in row] == [1, 2]

@@ -72,8 +72,9 @@ class Looks:
             measured: dict[str, float] = {}
             kinds = self.due(step) if self._may_begin(step) else []
             try:
-                for kind in kinds:
-                    measured |= self.attempt(kind, step, partial(self.look, kind, step)) or {}
+                with self.stop_request.abandoning():
+                    for kind in kinds:
+                        measured |= self.attempt(kind, step, partial(self.look, kind, step)) or {}
                 is_best = step > 0 and self._is_best(measured)
             except AbandonedError:
                 is_abandoned = True
@@ -84,10 +85,9 @@ class Looks:
         return distributed.any_rank(is_best)
 
     def attempt(self, what: str, step: int, action: Callable[[], Result]) -> Result | None:
-        """What it gives; None, a line and one failure more where it raises. A request to stop ends it at once."""
+        """What it gives; None, a line and one failure more where it raises."""
         try:
-            with self.stop_request.abandoning():
-                return action()
+            return action()
         except Exception as error:  # of whatever a library, a disk or a network comes up with: training goes on
             if shows_trace():
                 traceback.print_exc()
