@@ -201,7 +201,7 @@ class StochasticDurations(nn.Module):
         h: Float[Tensor, "B H L"],
         mask: Bool[Tensor, "B 1 L"],
         keys: Int[Tensor, " B"] | None,
-        g: Float[Tensor, "B G 1"] | None,
+        g: Float[Tensor, "B G 1"] | None = None,
     ) -> Float[Tensor, "B C L"]:
         x = speakers.heard(self.conv_pre(h), self.cond, g)
         return self.conv_proj(self.conv_dds(x, mask, keys)) * mask

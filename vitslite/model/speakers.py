@@ -38,17 +38,15 @@ class Condition(NamedTuple):
     decoder: Float[Tensor, "B G 1"] | None = None
 
 
-class Speakers(nn.Module):
+class Speakers(nn.Embedding):
     """A table of vectors; speakers [B], or weights of all [B K] for a mixture of voices -> Condition."""
 
     def __init__(self, settings: SpeakerSettings, n_speakers: int):
-        super().__init__()
+        super().__init__(n_speakers, settings.channels)
         self.parts = list(settings.parts)
-        self.embedding = nn.Embedding(n_speakers, settings.channels)
 
-    def forward(self, speakers: Int[Tensor, " B"] | Float[Tensor, "B K"]) -> Condition:
-        is_mixture = speakers.is_floating_point()
-        g = speakers @ self.embedding.weight if is_mixture else self.embedding(speakers)
+    def forward(self, speakers: Int[Tensor, " B"] | Float[Tensor, "B K"]) -> Condition:  # type: ignore[override]
+        g = speakers @ self.weight if speakers.is_floating_point() else super().forward(speakers)
         # The durations follow the model and do not bend it: as the text's, their gradient stops here.
         return Condition(**{part: (g.detach() if part == "duration" else g)[:, :, None] for part in self.parts})
 
