@@ -112,7 +112,7 @@ def test_the_batch_check_finds_a_decoder_without_mask(decoder, monkeypatch):
     model = make(small(decoder=decoder))
     forward = model.decoder.forward
 
-    def careless(z, mask, keys):
+    def careless(z, mask, keys, g=None):
         return Decoded(forward(z, None, keys).audio * mask.repeat_interleave(HOP, dim=2))
 
     monkeypatch.setattr(model.decoder, "forward", careless)
