@@ -138,6 +138,7 @@ class Batch:
     spec: Float[Tensor, "B F T"] | None = None
     mel: Float[Tensor, "B M T"] | None = None
     durations: Int[Tensor, "B L"] | None = None  # frames per token, where the corpus knows them
+    speakers: Int[Tensor, " B"] | None = None  # who speaks, by the corpus' list, where it has one
 
     def to(self, device: torch.device) -> "Batch":
         """Copy every tensor to `device`, without waiting where the memory is pinned."""

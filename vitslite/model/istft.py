@@ -17,6 +17,7 @@ from jaxtyping import Bool, Complex64, Float, Int
 from torch import Tensor, nn
 
 from vitslite import randomness
+from vitslite.model import speakers
 from vitslite.model.layers import masked, same_conv
 from vitslite.model.pitch import PitchTracker
 from vitslite.tensors import wide
@@ -57,7 +58,7 @@ class ISTFTDecoder(nn.Module):
 
     window: Tensor
 
-    def __init__(self, settings: ISTFTSettings, n_latent: int, hop_length: int, sample_rate: int):
+    def __init__(self, settings: ISTFTSettings, n_latent: int, hop_length: int, sample_rate: int, n_condition: int = 0):
         super().__init__()
         s = settings
         assert hop_length % (2 * s.subframes) == 0, (hop_length, s.subframes)
@@ -78,6 +79,7 @@ class ISTFTDecoder(nn.Module):
             bias[:, 2:] = -3.0
         self.pitch = PitchHead(n_latent, s.kernel) if s.harmonics else None
         self.tracker = PitchTracker(sample_rate, hop_length) if s.harmonics else None
+        self.cond = speakers.view(n_condition, s.channels)
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
     def forward(
@@ -87,13 +89,14 @@ class ISTFTDecoder(nn.Module):
         keys: Int[Tensor, " B"] | None = None,
         recording: Float[Tensor, "B 1 S"] | None = None,
         twice: bool = False,
+        g: Float[Tensor, "B G 1"] | None = None,
     ) -> Decoded:
         """`keys` are those of the noise, if there is any; `twice` asks for a second draw of it.
 
         Where the `recording` is given the pulses have its pitch in voiced frames, and not the predicted one: harmonics
         beside those of the recording would be paid for with noise between them.
         """
-        x = self.conv_in(masked(z, mask))
+        x = speakers.heard(self.conv_in(masked(z, mask)), self.cond, g)
         for block in self.blocks:
             x = block(x, mask)
         n_draws = 2 if twice and self.settings.noise else 1
