@@ -33,7 +33,7 @@ OWNERS = {  # of a third-party library: the modules that may import it, by name 
     "yaml": {"runs"},
     "wandb_workspaces": {"experiments.wandb_runs"},
     "jinja2": {"monitoring.html"},
-    "matplotlib": {"monitoring.figures", "monitoring.panels", "benchmarks"},
+    "matplotlib": {"monitoring.figures", "monitoring.panels", "monitoring.timelines", "benchmarks"},
     "numba": {"kernels"},
     "triton": {"kernels"},
     "monotonic_alignment_search": {"benchmarks"},

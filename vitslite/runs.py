@@ -2,11 +2,13 @@
 
 config.yaml               the settings, resolved
 metrics.jsonl             a row per log: the step and its numbers; training/trainer.py and monitoring/ write it
+validation.json           the newest validation in parts: `Validation`
 checkpoints/last.pt       where the run is resumed; best.pt: the best validation
 checkpoints/finished      the number of steps, once nothing is left to do
 """
 
 import json
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,41 @@ from vitslite.files import write_text
 Row = dict[str, int | float]  # of metrics.jsonl: the step, and what was logged at it
 Points = list[tuple[int, float]]  # of one key: step, value
 CONFIG, METRICS, CHECKPOINTS = "config.yaml", "metrics.jsonl", "checkpoints"
+VALIDATION, PAGE = "validation.json", "index.html"
 _FINISHED = "finished"
+
+
+@dataclass
+class Validation:
+    """The newest validation by utterance and phoneme (metrics/breakdown.py), and the verdict on its KL."""
+
+    step: int
+    verdict: str | None = None  # None: nothing to say
+    utterances: list[dict[str, Any]] = field(default_factory=list)
+    phonemes: list[dict[str, Any]] = field(default_factory=list)
+    ratio: dict[str, list[float]] = field(
+        default_factory=dict
+    )  # step -> r = std_q / std_p by channel; of older ones, too
+
+
+def write_validation(run_dir: Path, new: Validation) -> Validation:
+    """Replace what an earlier step left, but for its ratios; what a later one left, before a resume, is forgotten."""
+    old = read_validation(run_dir)
+    kept = {step: ratio for step, ratio in old.ratio.items() if int(step) < new.step} if old else {}
+    new.ratio = kept | new.ratio
+    write_text(run_dir / VALIDATION, json.dumps(asdict(new), ensure_ascii=False))
+    return new
+
+
+def read_validation(run_dir: Path) -> Validation | None:
+    """None where there is none. ValueError for a damaged file."""
+    path = run_dir / VALIDATION
+    if not path.is_file():
+        return None
+    try:
+        return Validation(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: damaged ({error}); delete it, the next validation writes it again") from error
 
 
 def write_config(run_dir: Path, config: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from vitslite.config import remarks
 from vitslite.datasets.corpus import Corpus
 from vitslite.metrics import catalogue
 from vitslite.monitoring.observer import RunObserver
-from vitslite.runs import Row, read_rows
+from vitslite.runs import PAGE, Row, read_rows
 from vitslite.training.trainer import Trainer
 
 
@@ -64,8 +64,9 @@ def conclude(config: build.Config, trainer: Trainer, observer: RunObserver) -> N
     print(
         f"wavs, plots:  {f'{samples}/' if samples else 'none yet'}   {f'curves: {curves}' if curves.exists() else ''}"
     )
-    if (run_dir / "samples.html").exists():
-        print(f"listen:       {run_dir / 'samples.html'} (the samples of all steps on one page)")
+    if (run_dir / PAGE).exists():
+        observer.show(is_live=False)
+        print(f"page:         {run_dir / PAGE} (verdict, voices, curves)")
     print(f"metrics:      {tracker.metrics_path}   settings: {run_dir / 'config.yaml'}")
     print(tracker.place, flush=True)
 

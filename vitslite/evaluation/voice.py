@@ -26,14 +26,14 @@ from vitslite.datasets.corpus import Utterance
 from vitslite.datasets.loader import fixed_batches
 from vitslite.evaluation.griffin_lim import GriffinLim
 from vitslite.evaluation.judges import Judge
-from vitslite.evaluation.result import MODEL, Alignment, Scored
+from vitslite.evaluation.result import MODEL, Scored
 from vitslite.evaluation.scoring import Ratio, Scorer
 from vitslite.metrics.acoustics import log_mel_l1
 from vitslite.metrics.alignment import onset_errors
 from vitslite.metrics.recognisers import NotInstalledError
 from vitslite.metrics.recognition import Recogniser, WordAligner
-from vitslite.model import alignment
 from vitslite.model.synthesis import Synthesis
+from vitslite.monitoring.views import View, views
 from vitslite.objectives import kl
 from vitslite.synthesis import SpeakSettings, Synthesizer
 from vitslite.tensors import Batch, Outputs
@@ -114,7 +114,7 @@ class VoiceEvaluator:
             measures,
             pooled,
             predicted=spoken.durations[0].cpu().numpy(),
-            alignment=self._alignment(utterance, outputs, words),
+            view=self._view(utterance, batch, outputs, words),
         )
 
     def _timed_speech(self, batch: Batch, seed: int) -> Synthesis:
@@ -173,13 +173,11 @@ class VoiceEvaluator:
             return None
         return [(token, round(s * self.audio.sample_rate)) for token, s in zip(tokens, seconds, strict=True)]
 
-    def _alignment(self, utterance: Utterance, outputs: Outputs, words: Onsets | None) -> Alignment:
-        log_lik = alignment.log_likelihood(outputs.latents.z_p, outputs.p_text)[0].float().cpu().numpy()
+    def _view(self, utterance: Utterance, batch: Batch, outputs: Outputs, words: Onsets | None) -> View:
         known = utterance.onsets or words
         onsets = [(token, sample / self.audio.hop_length) for token, sample in known or []]
-        symbols = self.frontend.names(utterance.tokens)
         label = "true onsets" if utterance.onsets else "words, by forced alignment"
-        return Alignment(log_lik, outputs.durations[0].cpu().numpy(), symbols, onsets, label)
+        return views(outputs, batch, [self.frontend.names(utterance.tokens)], [onsets], label)[0]
 
 
 def _samples(audio: Float[Tensor, "1 1 S"]) -> Float[np.ndarray, " S"]:

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 from vitslite.experiments.tables import summary, tables
 from vitslite.experiments.variants import MAX_POINTS, Comparison, Variant, curves
 from vitslite.metrics import catalogue
-from vitslite.monitoring import html, panels, samples_page
+from vitslite.monitoring import html, panels, samples
 
 MOST_BYTES = 40_000_000  # of the page; above, players are left out
 TEMPLATE = "experiments/templates/comparison.html"
 KINDS = ("spoken", "copy")
 
-Voice = dict[str, Any]  # a row of samples_page.samples_table
+Voice = dict[str, Any]  # a row of samples.samples_table
 
 
 class Sentence(NamedTuple):
@@ -40,7 +40,7 @@ def page(c: Comparison, output: Path, n_sentences: int, everything: bool) -> str
         "axis_label": catalogue.axis_label,
         "max_points": MAX_POINTS,
         "kinds": KINDS,
-        "marked": samples_page.marked,
+        "marked": samples.marked,
     }
     silent = html.render(TEMPLATE, sentences=[], **values)
     playing = _within(spoken, len(silent))
@@ -75,7 +75,7 @@ def _voices(variants: list[Variant], n_sentences: int) -> tuple[dict[int, list[V
 def _newest(variant: Variant) -> list[Voice]:
     """The sentences of the newest step of the first seed that has any. ValueError for a damaged samples.json."""
     for run in variant.runs.values():
-        rows: list[Voice] = [*samples_page.samples_table(run.folder)] if run.folder else []
+        rows: list[Voice] = [*samples.samples_table(run.folder)] if run.folder else []
         if rows:
             return [row for row in rows if row["step"] == max(other["step"] for other in rows)]
     return []

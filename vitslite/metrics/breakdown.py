@@ -26,6 +26,7 @@ from vitslite.objectives.reconstruction import MelReconstruction
 from vitslite.tensors import Outputs
 
 Row = dict[str, str | int | float | None]
+N_DRAWS = 8  # of frame_noise
 MOST_VALUES = 100_000  # of one histogram; more are thinned evenly
 COLUMNS = {  # of a table of utterances: name -> its sum, nats per frame
     "kl": "half_analytic",
@@ -68,15 +69,29 @@ def mel_l1(reconstruction: MelReconstruction, outputs: Outputs) -> list[float]:
 
 
 @torch.no_grad()
+def element_nats(outputs: Outputs) -> Float[Tensor, "B D T"]:
+    """What `frame_nats` sums over channels: the contribution of each channel and frame."""
+    x = in_float64(outputs.latents)
+    elements = kl.likelihood(x) if x.posterior is None else quiet(x)
+    return elements.masked_fill(~x.mask, 0)
+
+
 def frame_nats(outputs: Outputs) -> Float[Tensor, "B T"]:
     """KL of each frame on its path, of recordings -log p(log-mel | text): summed over channels, 0 on padding, float64.
 
     By the control variate of over_paths.quiet. Behind couplings a channel's or a frame's part is a contribution to the
     KL, no KL of its own, so it may be negative without any noise.
     """
-    x = in_float64(outputs.latents)
-    elements = kl.likelihood(x) if x.posterior is None else quiet(x)
-    return elements.masked_fill(~x.mask, 0).sum(1)
+    return element_nats(outputs).sum(1)
+
+
+@torch.no_grad()
+def frame_noise(outputs: Outputs) -> Float[Tensor, "B T"] | None:
+    """Standard deviation of `frame_nats` over N_DRAWS other samples of q, the path as it is; None without a q."""
+    if outputs.latents.posterior is None:
+        return None
+    draws = (in_float64(kl.redrawn(outputs.latents, k)) for k in range(1, N_DRAWS + 1))
+    return torch.stack([quiet(x).masked_fill(~x.mask, 0).sum(1) for x in draws]).std(0)
 
 
 class PhonemeSum(NamedTuple):

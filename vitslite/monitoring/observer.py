@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from vitslite import distributed
+from vitslite import distributed, runs
 from vitslite.datasets.loader import Data
 from vitslite.metrics import catalogue
 from vitslite.metrics.alignment import path_statistics
@@ -28,7 +28,9 @@ from vitslite.metrics.verdict import verdict
 from vitslite.model.alignment import SEARCHES
 from vitslite.model.synthesis import SynthesisSettings
 from vitslite.model.vits import VITS, ModelSettings
-from vitslite.monitoring import figures, panels, samples_page
+from vitslite.monitoring import figures, panels
+from vitslite.monitoring.run_page import run_page
+from vitslite.monitoring.samples import samples_table
 from vitslite.monitoring.tracking import Tracker
 from vitslite.monitoring.validation import SOUND_METRICS, WORD_METRICS, Validator
 from vitslite.objectives.objective import Objective
@@ -99,16 +101,21 @@ class RunObserver:
         self.tracker.log(step, row)
 
     def validate(self, step: int, model: VITS) -> dict[str, float]:
-        """Log and give the validation losses."""
-        metrics = self.validator.losses(model)
-        self.tracker.log(step, metrics)
-        return metrics
+        """Log and give the validation losses; leave them by utterance and phoneme in validation.json."""
+        found = self.validator.validate(model)
+        self.tracker.log(step, found.metrics)
+        ratio = {str(step): found.ratio} if found.ratio else {}
+        words = self.verdict(model.settings)
+        left = runs.Validation(step, words, found.utterances, found.phonemes, ratio)
+        runs.write_validation(self.tracker.run_dir, left)
+        self.show(is_live=True)
+        return found.metrics
 
     def sample(self, step: int, model: VITS) -> dict[str, float]:
-        """Leave wavs, alignments, spectrograms and curves in the run directory and in W&B; log what was heard."""
+        """Leave wavs, pictures and curves in the run directory and in W&B; log what was heard."""
         run_dir = self.tracker.run_dir
         files = self.validator.samples(model, step)
-        heard = self.validator.hearing(model)
+        heard = self.validator.hearing(model, step)
         if heard:
             self.tracker.log(step, heard)
         rows = self.tracker.rows()
@@ -117,14 +124,23 @@ class RunObserver:
             files["curves"] = panels.run_curves(run_dir / "curves.png", rows, shown, run_dir.name)
         probes = [row for row in rows if any(fnmatch.fnmatchcase(key, "grad/*/*") for key in row)]
         if probes:
-            files["gradients"] = figures.gradient_matrix(run_dir / "gradients.png", probes[-1])
+            weights = self.objective.weights_at(int(probes[-1]["step"]))
+            files["gradients"] = figures.gradient_matrix(run_dir / "gradients.png", probes[-1], weights)
+        validation = runs.read_validation(run_dir)
+        if validation and validation.ratio:
+            by_step = {int(step): ratio for step, ratio in validation.ratio.items()}
+            files["ratios"] = figures.ratios(run_dir / "ratios.png", by_step)
         self.tracker.media(step, files)
-        samples_page.samples_page(run_dir, run_dir.name)
+        self.show(is_live=True)
         return heard
+
+    def show(self, is_live: bool) -> None:
+        """Make the page of the run anew, of a run that goes on or has ended."""
+        run_page(self.tracker.run_dir, is_live)
 
     def conclude(self, step: int, model: VITS) -> None:
         """What W&B shows of the run as a whole: beside the last value of each key the best ones, and the verdict."""
-        self.tracker.table(step, "samples", samples_page.samples_table(self.tracker.run_dir))
+        self.tracker.table(step, "samples", samples_table(self.tracker.run_dir))
         values = catalogue.best_values(self.tracker.rows())
         best = {f"best/{key.removeprefix('val/')}": value for key, value in values.items()}
         verdict = self.verdict(model.settings) or "not validated"

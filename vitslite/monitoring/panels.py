@@ -13,24 +13,33 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from vitslite.metrics.catalogue import find
-from vitslite.monitoring.figures import metric_title, save, subplots
-from vitslite.runs import Points, Row, points
+from vitslite.monitoring.figures import drawing, metric_title, save, subplots
+from vitslite.runs import Points, Row, last_values, points
 
 DASH_PERIOD = 12.0  # line widths, of variant_curves and panel_svg
 LEGEND_WIDTH = 150  # characters that fit below the panels
 INK = "#010203"  # of what becomes CSS's currentColor in an SVG: no line has this colour
+
+# Of Okabe and Ito, which the colour-blind tell apart; black is the ink of the page.
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 
 SVG_METADATA = ("Date", "Creator", "Format", "Type")  # none of it: a date would change with every drawing
 SVG_UNWANTED = r'<defs>\s*<style.*?</defs>|<!--.*?-->|\s(width|height)="[\d.]+pt"'  # it is as wide as its place
 
 
 def run_curves(path: Path, rows: list[Row], keys: list[str], title: str) -> Path:
-    """Each of `keys` over the steps, in training and in validation ("val/" + key)."""
+    """Each of `keys` over the steps, in training and in validation ("val/" + key); in that of words the recording's."""
     lines = {key: {"training": points(rows, key), "validation": points(rows, f"val/{key}")} for key in keys}
+    last = last_values(rows)
+    for key in {"wer/spoken", "cer/spoken"} & lines.keys():
+        recording = last.get(f"val/{key.replace('spoken', 'recording')}")
+        if recording is not None:
+            lines[key]["recording"] = [(0, float(recording)), (int(last["step"]), float(recording))]
     panels = {key: {name: [line] for name, line in panel.items() if line} for key, panel in lines.items()}
     return variant_curves(path, panels, title)
 
 
+@drawing
 def variant_curves(path: Path, panels: dict[str, dict[str, list[Points]]], title: str | None = None) -> Path:
     """A panel per metric: key -> variant -> for each seed its points (step, value).
 
@@ -54,7 +63,7 @@ def variant_curves(path: Path, panels: dict[str, dict[str, list[Points]]], title
     for axes, (key, panel) in zip(grid.flat, panels.items(), strict=False):
         for variant, seeds in panel.items():
             _mean_and_range(axes, seeds, colours[variant], inks[variant])
-        _choose_scale(axes, itertools.chain(*panel.values()))
+        _choose_scale(axes, itertools.chain(*panel.values()), key)
         _describe(axes, key)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
@@ -64,7 +73,7 @@ def variant_curves(path: Path, panels: dict[str, dict[str, list[Points]]], title
         figure.suptitle(title)
     save(figure, path, dpi=100)
     with Image.open(path) as image:
-        few = image.convert("RGB").quantize(64, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        few = image.quantize(64, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     few.save(path, optimize=True)
     return path
 
@@ -77,7 +86,6 @@ def panel_svg(name: str, training: dict[int, list[Points]], validation: dict[int
     be its own on the page. Text and axes have the colour of the page's text. The same points give the same text.
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator
 
     colours, inks = palette(n), np.linspace(1.0, 0.5, n)
     look = {f"{part}.color": INK for part in ("text", "xtick", "ytick")} | {"axes.edgecolor": INK, "grid.color": INK}
@@ -92,11 +100,6 @@ def panel_svg(name: str, training: dict[int, list[Points]], validation: dict[int
             axes.plot(steps, mean, "o", color=colours[i], markersize=3, gid=f"v{i}-{name}-dots")
             axes.vlines(steps, low, high, color=colours[i], linewidth=0.8, gid=f"v{i}-{name}-range")
         _choose_scale(axes, itertools.chain(*training.values(), *validation.values()))
-        if axes.get_yscale() == "log":  # 0.2 and 5, not powers: a panel spans a decade or two
-            bottom, top = axes.get_ylim()
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if top < 500 * bottom else (1,)))
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter("")
         axes.grid(alpha=0.15, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         file = io.StringIO()
@@ -110,15 +113,24 @@ def panel_svg(name: str, training: dict[int, list[Points]], validation: dict[int
 
 def palette(n: int) -> list[str]:
     """Colours of n variants, as #rrggbb; after twenty they begin anew."""
+    if n <= len(OKABE_ITO):
+        return [colour.lower() for colour in OKABE_ITO[:n]]
     colours = matplotlib.colormaps["tab10" if n <= 10 else "tab20"]
     return [to_hex(colours(i % colours.N)) for i in range(n)]
 
 
-def _choose_scale(axes: "matplotlib.axes.Axes", lines: Iterable[Points]) -> None:
-    """A logarithmic axis for what is positive and spans a factor of more than 30."""
+def _choose_scale(axes: "matplotlib.axes.Axes", lines: Iterable[Points], key: str = "") -> None:
+    """A logarithmic axis for what is positive and spans a factor of more than 30, or 3 where the catalogue says so."""
+    from matplotlib.ticker import LogLocator
+
     values = [value for line in lines for _, value in line]
-    if values and min(values) > 0 and max(values) > 30 * min(values):
+    factor = 3 if "log" in find(key).shown.split() else 30
+    if values and min(values) > 0 and max(values) > factor * min(values):
         axes.set_yscale("log")
+        bottom, top = axes.get_ylim()  # 0.2 and 5, not powers: a panel spans a decade or two
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if top < 500 * bottom else (1,)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
 
 
 def _over_seeds(seeds: list[Points]) -> tuple[list[int], list[float], list[float], list[float]]:
@@ -144,6 +156,9 @@ def _mean_and_range(
 
 def _describe(axes: "matplotlib.axes.Axes", key: str) -> None:
     """Above the panel the metric and its key, beside it the unit."""
-    axes.set(xlabel="step", ylabel=find(key).unit)
-    axes.set_title(metric_title(key), fontsize=9)
+    unit = find(key).unit
+    axes.set(xlabel="step", ylabel="%" if unit == "share" else unit)
+    if unit == "share":
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
+    axes.set_title(metric_title(key))
     axes.grid(alpha=0.3)
