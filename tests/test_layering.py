@@ -31,7 +31,7 @@ OWNERS = {  # of a third-party library: the modules that may import it, by name 
     "omegaconf": {"build", "runs", "commands.console", "commands.train"},
     "wandb": {"monitoring.wandb_mirror", "experiments.wandb_runs"},
     "yaml": {"runs"},
-    "wandb_workspaces": {"experiments.wandb_runs"},
+    "wandb_workspaces": {"experiments.wandb_runs", "experiments.wandb_report"},
     "jinja2": {"monitoring.html"},
     "matplotlib": {"monitoring.figures", "monitoring.panels", "monitoring.timelines", "benchmarks"},
     "numba": {"kernels"},

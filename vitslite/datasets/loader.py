@@ -75,7 +75,7 @@ class Loader:
         return collate(chosen, clips, keys, step, self.hop_length, self.data.pad_multiple)
 
     def singles(self, step: int, n: int) -> list[Batch]:
-        """n training utterances, or all, drawn for a step whatever its batch; each alone, with the noise it has there."""
+        """n training utterances, or all, drawn for a step whatever its batch; each alone, with its noise there."""
         key = torch.tensor([randomness.key(self.seed, "singles", step)])
         order = randomness.bits(key, "utterances", len(self.utterances))[0].argsort(stable=True)
         chosen = [self.utterances[i] for i in order[:n].tolist()]

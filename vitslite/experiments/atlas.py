@@ -7,6 +7,7 @@ runs are read from their directories (config.yaml, metrics.jsonl). scripts/make_
 import datetime
 import re
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,6 +120,13 @@ def notes(overrides: list[str]) -> str | None:
     path = shipped("configs") / "experiment" / f"{name}.yaml"
     found = question(path) if path.is_file() else None
     return f"Question: {found[0]}\n\nExpected: {found[1]}" if found else None
+
+
+def of_runs(names: Iterable[str]) -> Experiment | None:
+    """The experiment of the atlas that runs of these names are all of."""
+    found = {name.split("-")[0] for name in names}
+    path = shipped("configs") / "experiment" / f"{found.pop()}.yaml" if len(found) == 1 else None
+    return read(path) if path and path.is_file() and question(path) else None
 
 
 def runs_of(experiment: Experiment) -> list[Run]:
