@@ -1,6 +1,6 @@
 """Runs of a Weights & Biases project, read back, and a view of them there. Needs a key and a network, asks for neither.
 
-Beside wandb_mirror.py, which writes, the other owner of wandb; imported only where it is needed, since it takes seconds.
+Beside wandb_mirror.py, which writes, the other owner of wandb; imported where it is needed alone: it takes seconds.
 """
 
 import datetime
