@@ -820,13 +820,13 @@ def test_a_view_is_made_and_then_brought_up_to_date(monkeypatch, fake_api, tmp_p
     saved = []
     address = "https://wandb.ai/somebody/project?nw=abc"
     monkeypatch.setattr(workspaces.Workspace, "save", lambda self: saved.append(self) or SimpleNamespace(url=address))
-    keys = ["loss/kl", "val/loss/kl", "val/mas/error_ms", "time/steps_per_second", "other/key"]
+    keys = ["loss/kl", "val/loss/kl", "val/mas/error_ms", "time/steps_per_second", "learning_rate", "other/key"]
     stored = tmp_path / "wandb_workspace"
     assert wandb_runs.save_view("project", None, keys, ["objective.kl"], stored) == address
     assert stored.read_text() == f"{address}\n"
     (view,) = saved
     assert (view.entity, view.project, view.name) == ("somebody", "project", wandb_runs.VIEW)
-    assert [section.name for section in view.sections] == ["settings", "loss", "mas", "time"]
+    assert [section.name for section in view.sections] == ["settings", "loss", "mas", "time", "learning_rate"]
     spec = json.loads(view._to_model().model_dump_json(by_alias=True))["spec"]
     panels = [panel for section in spec["section"]["panelBankConfig"]["sections"] for panel in section["panels"]]
     assert panels[0]["viewType"] == "Run Comparer" and panels[0]["config"]["diffOnly"] == "split"

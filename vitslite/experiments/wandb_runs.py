@@ -4,7 +4,6 @@ Beside wandb_mirror.py, which writes, the other owner of wandb; imported where i
 """
 
 import datetime
-import fnmatch
 import math
 from collections.abc import Collection
 from pathlib import Path
@@ -79,7 +78,8 @@ def sections(keys: Collection[str], groups: list[str]) -> list[Any]:
                 [key for key in (name, f"val/{name}") if key in keys],
                 groups[0] if len(groups) == 1 else "variant",  # all but the seed
             )
-            for name in fnmatch.filter(names, f"{part}/*")
+            for name in names
+            if name.split("/")[0] == part
         ]
         if panels:
             found.append(workspaces.Section(part, panels=[*panels], is_open=part in catalogue.OPEN_GROUPS))
