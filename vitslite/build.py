@@ -24,7 +24,7 @@ from vitslite.config import declared, families, identity, naming, remarks, rules
 from vitslite.config.settings import Config
 from vitslite.datasets.corpus import Corpus, load_corpus
 from vitslite.datasets.loader import Data, Loader, fixed_batches
-from vitslite.files import commit, sole_use, write_text
+from vitslite.files import commit, sole_use, tidy, write_text
 from vitslite.metrics import catalogue
 from vitslite.metrics.recognisers import NotInstalledError
 from vitslite.metrics.recognition import Recogniser, build_recogniser
@@ -33,7 +33,7 @@ from vitslite.model.vits import VITS
 from vitslite.monitoring.tracking import Tracker
 from vitslite.objectives.objective import Objective
 from vitslite.text.frontend import Frontend
-from vitslite.training.checkpoint import Checkpoints
+from vitslite.training.run_checkpoints import Checkpoints
 from vitslite.training.warm_start import WarmStart
 
 VALIDATION_BATCH = 16  # utterances; a constant, so that data.batch_size does not change the validation losses
@@ -52,7 +52,7 @@ def parse(cfg: DictConfig | dict[str, Any], overrides: list[str], sweep: str | N
     ValueError, in one line, for whatever is wrong with it.
     """
     schema = OmegaConf.structured(Config)
-    plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
+    plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else _settled(cfg)
     try:
         merged = OmegaConf.merge(schema, plain)
         missing = OmegaConf.missing_keys(merged)
@@ -69,6 +69,14 @@ def parse(cfg: DictConfig | dict[str, Any], overrides: list[str], sweep: str | N
     declared.check(config)
     rules.check(config)
     return config
+
+
+def _settled(stored: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a file holds, where `${oc.env:...}` could ask for what its author must not know: refused."""
+    for key, value in identity.flatten(stored).items():
+        if "${" in f"{key}{value}":
+            raise ValueError(f"{key}={value}: the settings of a stored run hold values alone, nothing to be worked out")
+    return stored
 
 
 def defaults() -> dict[str, Any]:
@@ -112,7 +120,7 @@ def corpus(config: Config, frontend: Frontend | None = None) -> Corpus:
 def data(config: Config, corpus: Corpus) -> Data:
     """Training batches by step, and the fixed ones for validation."""
     rank, world = distributed.rank(), distributed.world_size()
-    on_gpu = config.trainer.device != "cpu" and torch.cuda.is_available()
+    on_gpu = config.trainer.device in ("auto", "cuda") and torch.cuda.is_available()
     cache = Path(config.data.cache) if config.data.cache_audio else None
     loader = Loader(corpus.train, config.data, config.audio, config.seed, rank, world, on_gpu, cache)
     fixed = partial(fixed_batches, batch_size=VALIDATION_BATCH, audio=config.audio, seed=config.seed)
@@ -153,8 +161,7 @@ def discriminator(config: Config) -> Discriminator | None:
 def warm_start(config: Config) -> WarmStart | None:
     """The voice that a new run begins from; None without one, and where the run goes on: it is then read no more."""
     source = config.trainer.init_from
-    is_resumed = (config.directory / runs.CHECKPOINTS / "last.pt").exists()
-    return None if source is None or is_resumed else WarmStart(source, config.audio)
+    return None if source is None or runs.has_checkpoints(config.directory) else WarmStart(source, config.audio)
 
 
 def objective(config: Config) -> Objective:
@@ -181,18 +188,21 @@ def checkpoints(config: Config, corpus: Corpus, device: torch.device) -> Checkpo
     """Where the run's checkpoints are; refuses to go on from a run of other settings or other data."""
     threads, ranks = torch.get_num_threads(), distributed.world_size()
     environment = {"torch": str(torch.__version__), "device": device.type, "threads": threads, "ranks": ranks}
-    header = {
+    header: dict[str, Any] = {
         "config": asdict(config),
         "frontend": corpus.frontend.state(),
         "corpus": corpus.digest(),
         "environment": environment,
+        "changes": [],  # of settings and environment, at the steps where a start went on
         **provenance(),
     }
-    checkpoints = Checkpoints(config.directory, header)
+    checkpoints = Checkpoints(config.directory, header, config.trainer.keep_checkpoints)
     if checkpoints.found is not None:
-        changed = identity.check_resumable(checkpoints.found, header, checkpoints.last, defaults())
+        found = checkpoints.found
+        changed = identity.check_resumable(found, header, checkpoints.source, defaults())
+        header["changes"] = [*found.get("changes", []), *(f"step {found['step']}: {change}" for change in changed)]
         if changed and distributed.is_main():
-            print(f"note: going on in another environment, so not bit for bit: {'; '.join(changed)}", flush=True)
+            print(f"note: not bit for bit from here: {'; '.join(changed)}", flush=True)
     return checkpoints
 
 
@@ -227,7 +237,19 @@ def run_directory(config: Config) -> Iterator[Path]:
     except OSError as error:
         raise OSError(f"run_dir={run_dir} cannot be made: {error.strerror}; choose another") from error
     with sole_use(run_dir):
+        _tidy(run_dir)
         yield run_dir
+
+
+def _tidy(run_dir: Path) -> None:
+    """Remove what killed starts of the run have left half written."""
+    folders = [run_dir, run_dir / runs.CHECKPOINTS, run_dir / "nonfinite", *(run_dir / "samples").glob("step_*")]
+    counts, sizes = zip(*map(tidy, folders), strict=True)
+    if any(counts):
+        print(
+            f"note: removed {sum(counts)} unfinished files ({sum(sizes) / 1e6:.1f} MB) of a start that was killed",
+            flush=True,
+        )
 
 
 def write_settings(config: Config, corpus: Corpus) -> None:
@@ -235,19 +257,27 @@ def write_settings(config: Config, corpus: Corpus) -> None:
     if distributed.is_main():
         run_dir = config.directory
         runs.write_config(run_dir, asdict(config))
-        write_text(run_dir / "skipped.tsv", corpus.skipped.report())
+        write_text(run_dir / runs.SKIPPED, corpus.skipped.report())
 
 
-def tracker(config: Config, run_dir: Path, overrides: list[str]) -> Tracker:
-    """The run directory's own log and W&B. The overrides become tags; `variant` is what seeds have in common."""
+def tracker(
+    config: Config, run_dir: Path, overrides: list[str], corpus: Corpus | None = None, notes: str | None = None
+) -> Tracker:
+    """The run directory's own log and W&B, where the overrides become tags. `variant`: all but the seed.
+
+    Seeds of one variant have their number of steps in common: a run of 100 and one of 400 are not seeds of each other.
+    """
     tags = [o for o in overrides if not o.startswith(("name=", "run_dir=", "tracking", "hydra")) and len(o) <= 64]
     if remarks.wrong_on_purpose(config):
         tags.append("wrong-on-purpose")
     model = config.model
     described = asdict(config) | {
-        "variant": naming.group_name(overrides),
+        "variant": f"{naming.group_name(overrides)}-trainer.steps={config.trainer.steps}",
         "family": families.family(model.posterior.kind, model.flow.kind, model.refiner.kind),
         **provenance(),
     }
     assert config.name is not None
-    return Tracker(config.tracking, run_dir, config.name, tags, described, distributed.is_main())
+    tracker = Tracker(config.tracking, run_dir, config.name, tags, described, distributed.is_main(), notes)
+    if corpus is not None:
+        tracker.settings_artifacts(corpus.about(), provenance())
+    return tracker
