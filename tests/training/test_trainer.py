@@ -150,6 +150,17 @@ def test_observing_changes_nothing(compose, tmp_path):
     assert any(name.endswith("_nats.png") for name in left), "planted: all of it was on"
 
 
+def test_a_page_that_cannot_be_made_is_a_line_and_costs_no_validation(compose, tmp_path, capsys):
+    old = tmp_path / "broken/samples/step_000000"
+    old.mkdir(parents=True)
+    (old / "samples.json").write_text("[3]")
+    every = ["trainer.validate_every_steps=1", "trainer.sample_every_steps=0"]
+    run(compose, tmp_path, "broken", "trainer.steps=2", *every)
+    said = capsys.readouterr().out
+    assert "page of the run was not made: " in said and "samples.json: damaged" in said
+    assert (tmp_path / "broken/checkpoints/best.pt").is_file() and not (tmp_path / "broken/index.html").exists()
+
+
 def test_a_nan_stops_before_the_weights_are_touched(compose, tmp_path, monkeypatch):
     step = Trainer.step
     seen = {}
