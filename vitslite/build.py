@@ -24,7 +24,7 @@ from vitslite.config import declared, families, identity, naming, remarks, rules
 from vitslite.config.settings import Config
 from vitslite.datasets.corpus import Corpus, load_corpus
 from vitslite.datasets.loader import Data, Loader, fixed_batches
-from vitslite.files import commit, sole_use, tidy, write_text
+from vitslite.files import commit, sole_use, write_text
 from vitslite.metrics import catalogue
 from vitslite.metrics.recognisers import NotInstalledError
 from vitslite.metrics.recognition import Recogniser, build_recogniser
@@ -52,7 +52,7 @@ def parse(cfg: DictConfig | dict[str, Any], overrides: list[str], sweep: str | N
     ValueError, in one line, for whatever is wrong with it.
     """
     schema = OmegaConf.structured(Config)
-    plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else _settled(cfg)
+    plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else declared.settled(cfg)
     try:
         merged = OmegaConf.merge(schema, plain)
         missing = OmegaConf.missing_keys(merged)
@@ -69,14 +69,6 @@ def parse(cfg: DictConfig | dict[str, Any], overrides: list[str], sweep: str | N
     declared.check(config)
     rules.check(config)
     return config
-
-
-def _settled(stored: dict[str, Any]) -> dict[str, Any]:
-    """The settings that a file holds, where `${oc.env:...}` could ask for what its author must not know: refused."""
-    for key, value in identity.flatten(stored).items():
-        if "${" in f"{key}{value}":
-            raise ValueError(f"{key}={value}: the settings of a stored run hold values alone, nothing to be worked out")
-    return stored
 
 
 def defaults() -> dict[str, Any]:
@@ -237,19 +229,8 @@ def run_directory(config: Config) -> Iterator[Path]:
     except OSError as error:
         raise OSError(f"run_dir={run_dir} cannot be made: {error.strerror}; choose another") from error
     with sole_use(run_dir):
-        _tidy(run_dir)
+        runs.tidy_up(run_dir)
         yield run_dir
-
-
-def _tidy(run_dir: Path) -> None:
-    """Remove what killed starts of the run have left half written."""
-    folders = [run_dir, run_dir / runs.CHECKPOINTS, run_dir / "nonfinite", *(run_dir / "samples").glob("step_*")]
-    counts, sizes = zip(*map(tidy, folders), strict=True)
-    if any(counts):
-        print(
-            f"note: removed {sum(counts)} unfinished files ({sum(sizes) / 1e6:.1f} MB) of a start that was killed",
-            flush=True,
-        )
 
 
 def write_settings(config: Config, corpus: Corpus) -> None:
