@@ -29,9 +29,9 @@ ALLOWED_BESIDE = {"model": {"tensors", "randomness", "kernels"}}  # a model can 
 OWNERS = {  # of a third-party library: the modules that may import it, by name or by folder
     "hydra": {"build", "commands.console", "commands.train", "config.naming"},
     "omegaconf": {"build", "runs", "commands.console", "commands.train"},
-    "wandb": {"monitoring.tracking", "experiments.wandb_runs"},
+    "wandb": {"monitoring.wandb_mirror", "experiments.wandb_runs"},
     "yaml": {"runs"},
-    "wandb_workspaces": {"experiments.wandb_runs"},
+    "wandb_workspaces": {"experiments.wandb_runs", "experiments.wandb_report"},
     "jinja2": {"monitoring.html"},
     "matplotlib": {"monitoring.figures", "monitoring.panels", "monitoring.timelines", "benchmarks"},
     "numba": {"kernels"},

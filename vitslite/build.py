@@ -238,19 +238,27 @@ def write_settings(config: Config, corpus: Corpus) -> None:
     if distributed.is_main():
         run_dir = config.directory
         runs.write_config(run_dir, asdict(config))
-        write_text(run_dir / "skipped.tsv", corpus.skipped.report())
+        write_text(run_dir / runs.SKIPPED, corpus.skipped.report())
 
 
-def tracker(config: Config, run_dir: Path, overrides: list[str]) -> Tracker:
-    """The run directory's own log and W&B. The overrides become tags; `variant` is what seeds have in common."""
+def tracker(
+    config: Config, run_dir: Path, overrides: list[str], corpus: Corpus | None = None, notes: str | None = None
+) -> Tracker:
+    """The run directory's own log and W&B, where the overrides become tags. `variant`: all but the seed.
+
+    Seeds of one variant have their number of steps in common: a run of 100 and one of 400 are not seeds of each other.
+    """
     tags = [o for o in overrides if not o.startswith(("name=", "run_dir=", "tracking", "hydra")) and len(o) <= 64]
     if remarks.wrong_on_purpose(config):
         tags.append("wrong-on-purpose")
     model = config.model
     described = asdict(config) | {
-        "variant": naming.group_name(overrides),
+        "variant": f"{naming.group_name(overrides)}-trainer.steps={config.trainer.steps}",
         "family": families.family(model.posterior.kind, model.flow.kind, model.refiner.kind),
         **provenance(),
     }
     assert config.name is not None
-    return Tracker(config.tracking, run_dir, config.name, tags, described, distributed.is_main())
+    tracker = Tracker(config.tracking, run_dir, config.name, tags, described, distributed.is_main(), notes)
+    if corpus is not None:
+        tracker.settings_artifacts(corpus.about(), provenance())
+    return tracker

@@ -2,6 +2,7 @@
 
 config.yaml               the settings, resolved
 metrics.jsonl             a row per log: the step and its numbers; training/trainer.py and monitoring/ write it
+skipped.tsv               what of the corpus was left out, and why
 validation.json           the newest validation in parts: `Validation`
 checkpoints/last.pt       where the run is resumed; best.pt: the best validation; step_*.pt: what was last before
 checkpoints/finished      the number of steps, once nothing is left to do
@@ -22,7 +23,7 @@ from vitslite.files import tidy, write_text
 Row = dict[str, int | float]  # of metrics.jsonl: the step, and what was logged at it
 Points = list[tuple[int, float]]  # of one key: step, value
 CONFIG, METRICS, CHECKPOINTS = "config.yaml", "metrics.jsonl", "checkpoints"
-VALIDATION, PAGE = "validation.json", "index.html"
+VALIDATION, PAGE, SKIPPED = "validation.json", "index.html", "skipped.tsv"
 _FINISHED = "finished"
 
 

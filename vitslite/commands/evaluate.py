@@ -66,7 +66,9 @@ def evaluate_run(arguments: argparse.Namespace) -> None:
     evaluation.speed = evaluator.speed()
     conclude(evaluation, output)
     summary = {"step": voice.step, "n_utterances": len(utterances)} | evaluation.headline()
-    tracking.add_summary(config.tracking, run_of(voice.path), {f"{split}/{k}": v for k, v in summary.items()})
+    named = {f"{split}/{k}": v for k, v in summary.items()}
+    lineage = {"corpus": corpus.digest(), "split": split, "checkpoint": voice.path.name, "step": voice.step}
+    tracking.add_evaluation(config.tracking, run_of(voice.path), named, output / "evaluation.json", lineage)
 
 
 def evaluate_texts(arguments: argparse.Namespace) -> None:

@@ -74,6 +74,16 @@ class Loader:
         keys = [randomness.key(self.seed, step, u.id) for u in chosen]
         return collate(chosen, clips, keys, step, self.hop_length, self.data.pad_multiple)
 
+    def singles(self, step: int, n: int) -> list[Batch]:
+        """n training utterances, or all, drawn for a step whatever its batch; each alone, with its noise there."""
+        key = torch.tensor([randomness.key(self.seed, "singles", step)])
+        order = randomness.bits(key, "utterances", len(self.utterances))[0].argsort(stable=True)
+        chosen = [self.utterances[i] for i in order[:n].tolist()]
+        settings = step, self.hop_length, self.data.pad_multiple
+        return [
+            Batch(**collate([u], [self.clip(u)], [randomness.key(self.seed, step, u.id)], *settings)) for u in chosen
+        ]
+
 
 def fixed_batches(utterances: list[Utterance], batch_size: int, audio: AudioSettings, seed: int) -> list[Batch]:
     """All `utterances` once, in order of length, for validation. The step is 0.

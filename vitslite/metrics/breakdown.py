@@ -146,8 +146,8 @@ def phoneme_rows(batches: Iterable[Mapping[str, PhonemeSum]]) -> list[Row]:
 
 
 @torch.no_grad()
-def distributions(outputs: Outputs) -> dict[str, Float[np.ndarray, " _"]]:
-    """Values for histograms, of valid elements, frames and tokens alone, fp32.
+def distributions(outputs: Outputs, every: int = 1) -> dict[str, Float[np.ndarray, " _"]]:
+    """Values for histograms, of valid elements (each `every`-th), frames and tokens alone, fp32.
 
     ratio                   r = std_q / std_p by element; behind a flow that scales it compares two spaces
     posterior_log_std       by element
@@ -161,8 +161,8 @@ def distributions(outputs: Outputs) -> dict[str, Float[np.ndarray, " _"]]:
     values = {"frame_nats": per_frame[x.mask[:, 0]], "durations": token_frames[token_frames > 0]}
     if x.posterior is not None:
         valid = x.mask.expand_as(x.z)
-        values["ratio"] = torch.exp(x.q.log_std - x.p.log_std)[valid]
-        values["posterior_log_std"] = x.q.log_std[valid]
+        values["ratio"] = torch.exp(x.q.log_std - x.p.log_std)[valid][::every]
+        values["posterior_log_std"] = x.q.log_std[valid][::every]
     return {name: value.float().cpu().numpy() for name, value in values.items()}
 
 

@@ -102,6 +102,8 @@ CATALOGUE = (
     Metric("grad/norm", "gradient norm", "", None, "curves log"),
     Metric("grad/*/*", "gradient norm, {0}", "", None, "extra"),
     Metric("grad/*", "gradient norm, {0}"),
+    Metric("noise/scale/*", "gradient-noise scale, {0}", "utterances", None, "extra log"),
+    Metric("noise/snr/*", "signal-to-noise ratio of the gradient, {0}", "", None, "extra"),
     Metric("wer/spoken", "word error rate, spoken", "share", "lower", "line headline table curves"),
     Metric("wer/*", "word error rate, {0}", "share", "lower", "line table"),
     Metric("cer/*", "character error rate, {0}", "share", "lower"),

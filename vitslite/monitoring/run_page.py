@@ -30,7 +30,7 @@ COLUMNS = {  # of the table of utterances: what breakdown.utterance_rows has -> 
     "heard": "WER spoken (recording), %",
 }
 PICTURES = ("nats", "spectrograms")  # below the newest samples
-FILES = (runs.CONFIG, runs.METRICS, runs.VALIDATION, "skipped.tsv")
+FILES = (runs.CONFIG, runs.METRICS, runs.VALIDATION, runs.SKIPPED)
 
 
 class Figure(NamedTuple):

@@ -4,7 +4,9 @@ import difflib
 import json
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from vitslite import runs
 
 WORDS = "words.json"  # in a step's folder: sentence -> kind -> wrong words, words
 KINDS = ("recording", "copy", "spoken")  # as recorded, decoded from the posterior, spoken from the text
@@ -33,6 +35,21 @@ def samples_table(run_dir: Path) -> list[dict[str, int | str | Path | None]]:
         heard = {f"heard in {k}": x.heard.get(k, "") for k in ("copy", "spoken")}
         found = {kind: path if path.is_file() else None for kind, path in files.items()}
         rows.append({"text": x.text, "step": x.step, **heard, **found})
+    return rows
+
+
+def utterances_table(run_dir: Path, step: int) -> list[dict[str, Any]]:
+    """The newest validation's utterances as rows, with the word error rates and the players of the sampling at `step`.
+
+    All have the same columns: None where a sentence was not listened to, or has no sample.
+    """
+    validation, words = runs.read_validation(run_dir) or runs.Validation(step=-1), read_words(run_dir, step)
+    spoken = {x.id: x.file("spoken") for x in read_samples(run_dir) if x.step == step}
+    rows = []
+    for row in validation.utterances:
+        heard = {kind: wrong / n for kind, (wrong, n) in words.get(row["id"], {}).items() if n}
+        errors = {f"wer_{kind}": heard.get(kind) for kind in KINDS}
+        rows.append({"step": validation.step, **row, **errors, "spoken": spoken.get(row["id"])})
     return rows
 
 

@@ -52,6 +52,7 @@ class Validated(NamedTuple):
     utterances: list[breakdown.Row]  # with mel_l1 and, where the truth is known, alignment_error_ms
     phonemes: list[breakdown.Row]
     ratio: list[float]  # r = std_q / std_p, rms over frames; none where there is no posterior
+    values: dict[str, Float[np.ndarray, " _"]]  # for histograms
 
 
 class Validator:
@@ -86,6 +87,7 @@ class Validator:
         over_paths: list[Sums] = []
         phonemes: list[dict[str, breakdown.PhonemeSum]] = []
         rows: list[breakdown.Row] = []
+        values: list[dict[str, Float[np.ndarray, " _"]]] = []
         paths, errors, even_errors = [], [], []
         for batch in self.data.validation:
             batch = self._prepare(batch)
@@ -95,6 +97,8 @@ class Validator:
             with torch.autocast(self.device.type, enabled=False):
                 sums.append(latent_sums(outputs))
                 over_paths.append(utterance_sums(outputs, batch.token_lengths))
+                every = 1 + int(counts.frames) * outputs.latents.z.shape[1] // breakdown.MOST_VALUES
+                values.append(breakdown.distributions(outputs, every))
                 phonemes.append(breakdown.phoneme_sums(outputs, [self._names(name) for name in batch.ids]))
             lengths = batch.token_lengths, batch.frame_lengths
             paths.append(path_statistics(outputs.durations, *lengths))
@@ -118,7 +122,7 @@ class Validator:
         squares = merged.channels.get("ratio_square")
         ratio = [] if squares is None else (squares / merged.totals["frames"]).sqrt().tolist()
         named = {f"val/{key}": value for key, value in metrics.items()}
-        return Validated(named, rows, breakdown.phoneme_rows(phonemes), ratio)
+        return Validated(named, rows, breakdown.phoneme_rows(phonemes), ratio, breakdown.joined(values))
 
     @torch.no_grad()
     def hearing(self, model: VITS, step: int) -> dict[str, float]:
