@@ -178,19 +178,17 @@ def recogniser(config: Config) -> Recogniser | None:
 
 def checkpoints(config: Config, corpus: Corpus, device: torch.device) -> Checkpoints:
     """Where the run's checkpoints are; refuses to go on from a run of other settings or other data."""
-    threads, ranks = torch.get_num_threads(), distributed.world_size()
-    environment = {"torch": str(torch.__version__), "device": device.type, "threads": threads, "ranks": ranks}
+    environment = {"torch": str(torch.__version__), "device": device.type}
+    environment |= {"threads": torch.get_num_threads(), "ranks": distributed.world_size()}
     header: dict[str, Any] = {
         "config": asdict(config),
         "frontend": corpus.frontend.state(),
         "corpus": corpus.digest(),
         "environment": environment,
         "changes": [],  # of settings and environment, at the steps where a start went on
-        **provenance(),
-    }
+    } | provenance()
     checkpoints = Checkpoints(config.directory, header, config.trainer.keep_checkpoints)
-    if checkpoints.found is not None:
-        found = checkpoints.found
+    if (found := checkpoints.found) is not None:
         changed = identity.check_resumable(found, header, checkpoints.source, defaults())
         header["changes"] = [*found.get("changes", []), *(f"step {found['step']}: {change}" for change in changed)]
         if changed and distributed.is_main():
@@ -200,10 +198,9 @@ def checkpoints(config: Config, corpus: Corpus, device: torch.device) -> Checkpo
 
 def is_trained(config: Config) -> bool:
     """Whether the run of these settings has come to its end: then there is nothing to start."""
-    run_dir = config.directory
-    stored = runs.stored_config(run_dir)
+    stored = runs.stored_config(config.directory)
     changed = stored is None or identity.changed_settings(stored, asdict(config), defaults())
-    return not changed and runs.finished_step(run_dir) >= config.trainer.steps
+    return not changed and runs.finished_step(config.directory) >= config.trainer.steps
 
 
 def result(config: Config) -> float | None:
@@ -236,9 +233,8 @@ def run_directory(config: Config) -> Iterator[Path]:
 def write_settings(config: Config, corpus: Corpus) -> None:
     """Leave the settings, and the list of what was skipped of the corpus, in the run's directory."""
     if distributed.is_main():
-        run_dir = config.directory
-        runs.write_config(run_dir, asdict(config))
-        write_text(run_dir / runs.SKIPPED, corpus.skipped.report())
+        runs.write_config(config.directory, asdict(config))
+        write_text(config.directory / runs.SKIPPED, corpus.skipped.report())
 
 
 def tracker(
