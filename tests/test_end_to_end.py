@@ -52,7 +52,12 @@ def test_a_run_leaves_everything_in_its_directory(trained):
     names = {p.name for p in trained.iterdir()}
     assert {"checkpoints", "config.yaml", "curves.png", "metrics.jsonl", "samples", "skipped.tsv", "wandb"} <= names
     assert {"index.html", "validation.json", "ratios.png"} <= names
-    assert sorted(p.name for p in (trained / "checkpoints").iterdir()) == ["best.pt", "finished", "last.pt"]
+    assert sorted(p.name for p in (trained / "checkpoints").iterdir()) == [
+        "best.pt",
+        "finished",
+        "last.pt",
+        "step_000002.pt",
+    ]
     samples = sorted((trained / "samples" / "step_000004").iterdir())
     assert sum(p.suffix == ".wav" for p in samples) == 9 and sum(p.suffix == ".png" for p in samples) == 9
     rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]

@@ -50,7 +50,8 @@ def as_job(task: Callable[[DictConfig], float | None]) -> Callable[[DictConfig],
         except USER_ERRORS as error:
             if shows_trace():
                 raise
-            fail(f"{job.name}: {error}" if sweep else str(error))
+            said = crashes.in_words(error, crashes.LESS_TO_TRAIN) or str(error)
+            fail(f"{job.name}: {said}" if sweep else said)
             exit_codes.append(EXIT_ERROR)
         except (RuntimeError, MemoryError) as error:
             known = crashes.in_words(error, crashes.LESS_TO_TRAIN)
