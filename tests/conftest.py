@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from vitslite import build
 
 os.environ["WANDB_MODE"] = "offline"
+os.environ |= {"WANDB_CONSOLE": "off", "WANDB_X_DISABLE_STATS": "true"}  # test_wandb_mirror.py asks for both
 build.register_schema()
 
 

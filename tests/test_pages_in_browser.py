@@ -13,15 +13,23 @@ from vitslite.evaluation.result import Scored, collect
 from vitslite.experiments import page, sources, variants
 
 pytestmark = pytest.mark.skipif(browser.CHROMIUM is None, reason="no chromium here")
+PAUSE = "new Promise(done => requestAnimationFrame(() => setTimeout(done, 500)))"
 WIDTHS = (400, 900, 1400)
 HOSTILE = "<script>document.title = 'taken'</script><img src=x onerror=alert(1)> \"quotes\" & " + 60 * "long"
 WAV = 0.1 * np.sin(np.arange(8000) / 5, dtype=np.float32)
 
 
 @pytest.fixture(scope="module")
-def chromium():
-    with browser.Browser() as found:
-        yield found
+def chromium(tmp_path_factory):
+    found = browser.Browser(tmp_path_factory.mktemp("profile"))
+    yield found
+    found.close()
+
+
+def still(chromium, path, width, **look):
+    """The page, once its curves are drawn."""
+    chromium.open(path.as_uri(), width, **look)
+    chromium.run(PAUSE)
 
 
 def leave_run(folder, kl, seed, mel):
@@ -69,96 +77,103 @@ def evaluation(tmp_path_factory):
     return evaluation_page.write(collect(scored, about), folder)
 
 
+def mouse(chromium, kind, x, y, **more):
+    chromium.ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
+
+
 @pytest.mark.parametrize("name", ["comparison", "evaluation"])
 def test_nothing_is_thrown_loaded_or_too_wide(chromium, request, name):
     path = request.getfixturevalue(name)
     for width in WIDTHS:
         for dark in (False, True):
-            chromium.open(path, width, dark=dark)
-            assert chromium.errors == [] and chromium.overflow == 0, (width, dark)
+            still(chromium, path, width, dark=dark)
+            assert chromium.messages == [] and chromium.overflow() == 0, (width, dark)
             assert all(address.startswith(("file:", "data:", "blob:")) for address in chromium.requests)
-            paper = chromium.js("getComputedStyle(document.body).backgroundColor")
+            paper = chromium.run("getComputedStyle(document.body).backgroundColor")
             assert (sum(map(int, paper[4:-1].split(", "))) < 200) == dark
-    assert chromium.js("document.title") != "taken" and chromium.js("document.querySelector('img[src=x]')") is None
+    assert chromium.run("document.title") != "taken" and chromium.run("document.querySelector('img[src=x]')") is None
 
 
 def test_what_the_checks_are_for_is_seen(chromium, tmp_path):
     """Planted: an exception, an address of the network, a block that is too wide."""
     fault = "<div style='width: 2000px'>x</div><img src='http://192.0.2.1/x.png'><script>nothing.at.all</script>"
     (tmp_path / "bad.html").write_text(f"<!DOCTYPE html>{fault}")
-    chromium.send("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0)
-    chromium.open(tmp_path / "bad.html", 1400)
-    assert any("nothing is not defined" in error for error in chromium.errors) and chromium.overflow > 0
+    chromium.ask("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0)
+    still(chromium, tmp_path / "bad.html", 1400)
+    assert any("nothing is not defined" in error for error in chromium.messages) and chromium.overflow() > 0
     assert "http://192.0.2.1/x.png" in chromium.requests
 
 
 def test_a_box_hides_a_variant_everywhere(chromium, comparison):
-    chromium.open(comparison, 1400)
+    still(chromium, comparison, 1400)
     seen = "[...document.querySelectorAll('.v1, [id^=\"v1-\"]')].filter(x => x.checkVisibility()).length"
     lines = "Bokeh.documents.flatMap(d => d.roots()).flatMap(f => f.renderers).filter(r => r.visible === false).length"
-    chromium.js("document.querySelector('.plot').scrollIntoView(); new Promise(done => setTimeout(done, 1000))")
-    assert chromium.js(seen) > 10 and chromium.js(lines) == 0 and chromium.js("Bokeh.documents.length") >= 2
-    chromium.js("document.querySelector('nav input[value=v1]').click()")
-    assert chromium.js(seen) == 0 and chromium.js(lines) > 0
-    chromium.js("document.querySelector('nav input[value=v1]').click()")
-    assert chromium.js(seen) > 10 and chromium.js(lines) == 0
+    chromium.run("document.querySelector('.plot').scrollIntoView()")
+    chromium.run(PAUSE)
+    assert chromium.run(seen) > 10 and chromium.run(lines) == 0 and chromium.run("Bokeh.documents.length") >= 2
+    chromium.run("document.querySelector('nav input[value=v1]').click()")
+    assert chromium.run(seen) == 0 and chromium.run(lines) > 0
+    chromium.run("document.querySelector('nav input[value=v1]').click()")
+    assert chromium.run(seen) > 10 and chromium.run(lines) == 0
 
 
 def test_curves_tell_values_and_zoom(chromium, comparison):
-    chromium.open(comparison, 1400)
-    chromium.js("document.querySelector('.plot').scrollIntoView({block: 'center'})")
-    x, y, width, height = chromium.js(
+    still(chromium, comparison, 1400)
+    chromium.run("document.querySelector('.plot').scrollIntoView({block: 'center'})")
+    x, y, width, height = chromium.run(
         "(r => [r.x, r.y, r.width, r.height])(document.querySelector('.plot').getBoundingClientRect())"
     )
     middle = x + width / 2, y + height / 2
     for dx in (0, 3):
-        chromium.mouse("mouseMoved", middle[0] + dx, middle[1])
-    found = chromium.js("""new Promise(done => setTimeout(() => {
+        mouse(chromium, "mouseMoved", middle[0] + dx, middle[1])
+    found = chromium.run("""new Promise(done => setTimeout(() => {
         const all = root => [...root.querySelectorAll("*")].flatMap(e => [e, ...e.shadowRoot ? all(e.shadowRoot) : []]);
         done(all(document).filter(e => e.className.includes?.("bk-Tooltip")).map(e =>
             (e.shadowRoot ?? e).textContent).join(" "));
     }, 500))""")
     assert "step" in found and "objective.kl=half_analytic" in found
     span = "(r => r.end - r.start)(Bokeh.documents[0].roots()[0].x_range)"
-    before = chromium.js(span)
-    chromium.mouse("mousePressed", middle[0] - 40, middle[1] - 30, button="left", buttons=1, clickCount=1)
+    before = chromium.run(span)
+    mouse(chromium, "mousePressed", middle[0] - 40, middle[1] - 30, button="left", buttons=1, clickCount=1)
     for step in range(1, 5):
-        chromium.mouse("mouseMoved", middle[0] - 40 + 20 * step, middle[1] - 30 + 15 * step, button="left", buttons=1)
-    chromium.mouse("mouseReleased", middle[0] + 40, middle[1] + 30, button="left", clickCount=1)
-    zoomed = chromium.js(f"new Promise(done => setTimeout(() => done({span}), 300))")
+        mouse(chromium, "mouseMoved", middle[0] - 40 + 20 * step, middle[1] - 30 + 15 * step, button="left", buttons=1)
+    mouse(chromium, "mouseReleased", middle[0] + 40, middle[1] + 30, button="left", clickCount=1)
+    zoomed = chromium.run(f"new Promise(done => setTimeout(() => done({span}), 300))")
     assert zoomed < 0.7 * before
-    chromium.js("document.querySelector('.plot').dispatchEvent(new MouseEvent('dblclick'))")
-    assert chromium.js(f"new Promise(done => setTimeout(() => done({span}), 300))") == pytest.approx(before)
+    chromium.run("document.querySelector('.plot').dispatchEvent(new MouseEvent('dblclick'))")
+    assert chromium.run(f"new Promise(done => setTimeout(() => done({span}), 300))") == pytest.approx(before)
 
 
 @pytest.mark.parametrize(("name", "table"), [("comparison", "table"), ("evaluation", ".sentences")])
 def test_heads_sort(chromium, request, name, table):
-    chromium.open(request.getfixturevalue(name), 1400)
+    still(chromium, request.getfixturevalue(name), 1400)
     cells = f"[...document.querySelector('{table}').tBodies[0].rows].map(r => r.cells[0].dataset.value)"
-    given = chromium.js(cells)
-    chromium.js(f"document.querySelector('{table} thead button').click()")
-    up = chromium.js(cells)
-    chromium.js(f"document.querySelector('{table} thead button').click()")
-    assert up == sorted(given) != chromium.js(cells) == sorted(given, reverse=True)
+    given = chromium.run(cells)
+    chromium.run(f"document.querySelector('{table} thead button').click()")
+    up = chromium.run(cells)
+    chromium.run(f"document.querySelector('{table} thead button').click()")
+    assert up == sorted(given) != chromium.run(cells) == sorted(given, reverse=True)
     if name == "evaluation":
         assert given == ["75", "25", "0"]  # the worst first
 
 
 @pytest.mark.parametrize("name", ["comparison", "evaluation"])
 def test_one_player_at_a_time(chromium, request, name):
-    chromium.open(request.getfixturevalue(name), 1400)
-    playing = chromium.js("""(async () => {
+    still(chromium, request.getfixturevalue(name), 1400)
+    playing = chromium.run("""(async () => {
         const audios = [...document.querySelectorAll("audio")].slice(0, 2);
         for (const audio of audios) { audio.muted = audio.loop = true; await audio.play(); }
         await new Promise(done => setTimeout(done, 100));
         return audios.map(audio => !audio.paused);
     })()""")
-    assert playing == [False, True] and chromium.errors == []
+    assert playing == [False, True] and chromium.messages == []
 
 
 def test_without_scripts_the_page_says_what_matters(chromium, comparison):
-    chromium.open(comparison, 900, scripts=False)
-    root = chromium.send("DOM.getDocument", depth=-1)["root"]["nodeId"]
-    text = chromium.send("DOM.getOuterHTML", nodeId=root)["outerHTML"]
+    chromium.ask("Emulation.setScriptExecutionDisabled", value=True)
+    chromium.ask("Page.navigate", url=comparison.as_uri())
+    chromium.wait("document.readyState === 'complete' && document.querySelector('.opening') !== null")
+    root = chromium.ask("DOM.getDocument", depth=-1)["root"]["nodeId"]
+    text = chromium.ask("DOM.getOuterHTML", nodeId=root)["outerHTML"]
     assert "Wrong on purpose: objective.kl=abs_first_term" in text and 'id="v1-plane-0-end"' in text
-    assert chromium.errors == []
+    assert chromium.messages == []

@@ -1,121 +1,120 @@
-"""A real browser without a window: headless Chromium, spoken to by the DevTools protocol over its pipe.
-
-Everything a page says counts: exceptions, errors on the console, requests of the network.
-"""
+"""A headless Chromium, by its debugging protocol over a pipe: what a page says, how wide it is, what a script finds."""
 
 import base64
 import contextlib
+import fcntl
 import json
 import os
+import select
 import shutil
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run")
-SOUND = "--autoplay-policy=no-user-gesture-required"  # a script may play
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+OPTIONS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--mute-audio", "--disable-dev-shm-usage")
+AUTOPLAY = "--autoplay-policy=no-user-gesture-required"
+TIMEOUT = 60.0  # seconds, for each answer
 
 
 class Browser:
-    """One page at a time, of `width` pixels. A context manager."""
+    """One tab. `messages`: errors and warnings of the console, exceptions, what could not be loaded; `requests`."""
 
-    def __enter__(self):
-        self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        to_browser, self._write = os.pipe()
-        self._read, from_browser = os.pipe()
-        command = f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}'
-        arguments = [CHROMIUM, *FLAGS, SOUND, f"--user-data-dir={self._folder.name}", "about:blank"]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self._process = subprocess.Popen(
-            ["bash", "-c", command, *arguments], pass_fds=(to_browser, from_browser), **quiet
-        )
-        os.close(to_browser)
-        os.close(from_browser)
-        self._buffer, self._number, self._session = b"", 0, None
-        self.errors: list[str] = []  # what scripts threw, and what the console was told as an error
-        self.requests: list[str] = []  # addresses asked for
-        target = self.send("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+    def __init__(self, profile: Path):
+        (their_in, our_out), (our_in, their_out) = os.pipe(), os.pipe()
+        high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 50) for fd in (their_in, their_out)]  # clear of 3, 4
+        command = [CHROMIUM, *OPTIONS, AUTOPLAY, "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"]
+
+        def place() -> None:
+            for fd, number in zip(high, (3, 4), strict=True):
+                os.dup2(fd, number)
+
+        self.process = subprocess.Popen(command, preexec_fn=place, close_fds=False, stderr=subprocess.DEVNULL)
+        for fd in (*high, their_in, their_out):
+            os.close(fd)
+        self.out, self.input, self.buffer = our_out, our_in, b""
+        self.number, self.session, self.messages, self.requests = 0, None, [], []
+        target = self.ask("Target.createTarget", url="about:blank")["targetId"]
+        self.session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
-            self.send(f"{domain}.enable")
-        return self
+            self.ask(f"{domain}.enable")
 
-    def __exit__(self, *_):
-        with contextlib.suppress(OSError):
-            self.send("Browser.close")
-        self._process.terminate()
-        self._process.wait(20)
-        os.close(self._write)
-        os.close(self._read)
-        self._folder.cleanup()
+    def ask(self, method: str, **parameters) -> dict:
+        self.number += 1
+        asked = {"id": self.number, "method": method, "params": parameters}
+        asked |= {"sessionId": self.session} if self.session else {}
+        os.write(self.out, json.dumps(asked).encode() + b"\0")
+        while True:
+            answer = self._read()
+            if answer.get("id") == self.number:
+                assert "error" not in answer, answer
+                return answer["result"]
+            self._note(answer)
 
-    def open(self, path, width=1400, height=900, dark=False, scripts=True):
-        """Load a file from disk and wait until it stands still."""
-        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        self.send("Emulation.setEmulatedMedia", features=scheme)
-        self.send("Emulation.setScriptExecutionDisabled", value=not scripts)
-        self.errors.clear()
+    def open(self, address: str, width: int = 1400, dark: bool = False, height: int = 900) -> None:
+        """Load a page at this width, light or dark, with messages of its own."""
+        self.ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.ask("Emulation.setEmulatedMedia", features=[scheme])
+        self.ask("Page.navigate", url="about:blank")
+        self.wait("document.URL === 'about:blank'")
+        self.messages.clear()
         self.requests.clear()
-        self.send("Page.navigate", url=Path(path).resolve().as_uri())
-        self._until("Page.loadEventFired")
-        if scripts:
-            self.js("new Promise(done => requestAnimationFrame(() => setTimeout(done, 300)))")
+        self.ask("Page.navigate", url=address)
+        self.wait("document.URL !== 'about:blank' && document.readyState === 'complete'")
 
-    def js(self, code):
-        """The value of an expression in the page; a promise is awaited."""
-        given = self.send("Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in given, given["exceptionDetails"]
-        return given["result"].get("value")
+    def run(self, script: str):
+        """The value of a script, awaited."""
+        done = self.ask("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True, userGesture=True)
+        assert "exceptionDetails" not in done, done["exceptionDetails"]
+        return done["result"].get("value")
 
-    def mouse(self, kind, x, y, **more):
-        self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
+    def wait(self, condition: str) -> None:
+        end = time.monotonic() + TIMEOUT
+        while not self.run(condition):
+            assert time.monotonic() < end, f"never: {condition}"
+            time.sleep(0.05)
 
-    def screenshot(self, path, whole=False):
-        """What is in sight, or the whole page, as a PNG."""
-        given = self.send("Page.captureScreenshot", captureBeyondViewport=whole)
-        Path(path).write_bytes(base64.b64decode(given["data"]))
+    def overflow(self) -> int:
+        """Pixels by which the page is wider than its window."""
+        return self.run("document.documentElement.scrollWidth - document.documentElement.clientWidth")
 
-    @property
-    def overflow(self):
-        """By how many pixels the page is wider than its window."""
-        return self.js("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    def screenshot(self, path: Path) -> None:
+        """Of the whole page."""
+        size = self.ask("Page.getLayoutMetrics")["cssContentSize"]
+        clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 12000), "scale": 1}
+        shot = self.ask("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
+        path.write_bytes(base64.b64decode(shot["data"]))
 
-    def send(self, method, **parameters):
-        self._number += 1
-        message = {"id": self._number, "method": method, "params": parameters}
-        message |= {"sessionId": self._session} if self._session else {}
-        os.write(self._write, json.dumps(message).encode() + b"\0")
-        given = self._until(None, self._number)
-        assert "error" not in given, (method, given)
-        return given.get("result", {})
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self.out, json.dumps({"id": 0, "method": "Browser.close"}).encode() + b"\0")
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        os.close(self.out)
+        os.close(self.input)
 
-    def _until(self, event, number=None, seconds=60):
-        """The message with this number, or the next event of this name; what is said before is noted."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            while b"\0" not in self._buffer:
-                part = os.read(self._read, 1 << 20)
-                assert part, "the browser is gone"
-                self._buffer += part
-            text, _, self._buffer = self._buffer.partition(b"\0")
-            message = json.loads(text)
-            self._note(message.get("method"), message.get("params", {}))
-            if (number is not None and message.get("id") == number) or (event and message.get("method") == event):
-                return message
-        raise TimeoutError(event or number)
+    def _read(self) -> dict:
+        while b"\0" not in self.buffer:
+            ready, *_ = select.select([self.input], [], [], TIMEOUT)
+            part = os.read(self.input, 1 << 16) if ready else b""
+            assert part, "Chromium has ended, or says nothing"
+            self.buffer += part
+        message, _, self.buffer = self.buffer.partition(b"\0")
+        return json.loads(message)
 
-    def _note(self, method, parameters):
-        if method == "Runtime.exceptionThrown":
-            details = parameters["exceptionDetails"]
-            self.errors.append(details.get("exception", {}).get("description", details["text"]))
-        elif method == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "warning"):
-            self.errors.append(" ".join(str(x.get("value", x.get("description"))) for x in parameters["args"]))
-        elif method == "Log.entryAdded" and parameters["entry"]["level"] == "error":
-            self.errors.append(parameters["entry"]["text"])
-        elif method == "Network.requestWillBeSent":
-            self.requests.append(parameters["request"]["url"])
+    def _note(self, event: dict) -> None:
+        what, said = event.get("method"), event.get("params", {})
+        if what == "Runtime.exceptionThrown":
+            self.messages.append(said["exceptionDetails"].get("exception", {}).get("description", str(said)))
+        elif what == "Runtime.consoleAPICalled" and said["type"] in ("error", "warning", "assert"):
+            self.messages.append(" ".join(str(argument.get("value")) for argument in said["args"]))
+        elif what == "Log.entryAdded" and said["entry"]["level"] in ("error", "warning"):
+            self.messages.append(said["entry"]["text"])
+        elif what == "Network.requestWillBeSent":
+            self.requests.append(said["request"]["url"])
+        elif what == "Network.loadingFailed" and not said.get("canceled"):
+            self.messages.append(f"not loaded: {said['errorText']}")

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from vitslite.commands import console
-from vitslite.experiments import page, sources, tables, variants, wandb_runs
+from vitslite.experiments import atlas, page, sources, tables, variants, wandb_report, wandb_runs
 from vitslite.experiments.variants import Comparison
 from vitslite.files import slug, with_hash, write_text
 
@@ -43,16 +43,25 @@ def main(arguments: argparse.Namespace) -> None:
     print(tables.summary(compared))
     print(f"report: {output / 'index.html'}   as text: {output / 'comparison.md'}")
     if arguments.wandb:
-        print(f"W&B: {save_view(compared, arguments.sources, output)}")
+        for url in save_in_wandb(compared, arguments.sources, output):
+            print(f"W&B: {url}")
 
 
-def save_view(compared: Comparison, given: list[str], output: Path) -> str:
-    """The view of the project that the first W&B source names, or else the settings of the first run."""
+def save_in_wandb(compared: Comparison, given: list[str], output: Path) -> list[str]:
+    """A view of the project that the first W&B source names, or else the settings of the first run.
+
+    And a report, where all runs are of one experiment of the atlas.
+    """
     named = next((project for project in map(sources.remote_project, given) if project), None)
     config = compared.runs[0].config
     entity, project = named.split("/") if named else (config.get("tracking.entity"), config.get("tracking.project", ""))
     keys = sorted({key for run in compared.runs for row in run.rows for key in row} - {"step"})
-    return wandb_runs.save_view(project, entity, keys, compared.differing, output / "wandb_workspace")
+    urls = [wandb_runs.save_view(project, entity, keys, compared.differing, output / "wandb_workspace")]
+    asked = atlas.of_runs(run.name for run in compared.runs)
+    if asked:
+        text = tables.markdown(compared, output, None)
+        urls.append(wandb_report.save_report(project, entity, asked, text, output / "wandb_report"))
+    return urls
 
 
 def name_of(sources: list[str]) -> str:
@@ -73,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--metrics", metavar="KEY", nargs="+", help="keys of the tables; val/loss/* stands for all such")
     p.add_argument("--all-curves", action="store_true", help="draw every key, also time/* and the gradient matrix")
     p.add_argument("--samples", metavar="N", type=int, default=3, help="sentences per run (3)")
-    p.add_argument("--wandb", action="store_true", help="also make, or update, a view of the project in W&B")
+    p.add_argument("--wandb", action="store_true", help="also make, or update, a view and a report in W&B")
     return p
 
 

@@ -30,7 +30,7 @@ from vitslite.evaluation.scoring import Scorer, table
 from vitslite.evaluation.voice import VoiceEvaluator
 from vitslite.files import write_text
 from vitslite.metrics import recognition
-from vitslite.monitoring import figures, tracking
+from vitslite.monitoring import figures, timelines, tracking
 from vitslite.synthesis import Synthesizer, run_of
 
 
@@ -68,7 +68,9 @@ def evaluate_run(arguments: argparse.Namespace) -> None:
     evaluation.speed = evaluator.speed()
     conclude(evaluation, output)
     summary = {"step": voice.step, "n_utterances": len(utterances)} | evaluation.headline()
-    tracking.add_summary(config.tracking, run_of(voice.path), {f"{split}/{k}": v for k, v in summary.items()})
+    named = {f"{split}/{k}": v for k, v in summary.items()}
+    lineage = {"corpus": corpus.digest(), "split": split, "checkpoint": voice.path.name, "step": voice.step}
+    tracking.add_evaluation(config.tracking, run_of(voice.path), named, output / "evaluation.json", lineage)
 
 
 def evaluate_texts(arguments: argparse.Namespace) -> None:
@@ -163,8 +165,8 @@ def leave_behind(
     found, predicted = [], []
     worst: list[tuple[float, int, Scored]] = []
     for i, x in enumerate(tqdm(scored, total=total, desc="evaluating", unit="utterances", disable=None)):
-        if x.alignment is not None:
-            found.append(x.alignment.durations)
+        if x.view is not None:
+            found.append(x.view.alignment.durations)
             predicted.append(x.predicted)
         if i < n_examples:
             _leave_example(x, output, scorer)
@@ -205,11 +207,12 @@ def _leave_example(x: Scored, output: Path, scorer: Scorer) -> None:
         audio.write_wav(output / f"{name}_{kind}.wav", wav, rate)
         heard = f": {x.heard[kind]}" if kind in x.heard else ""
         mels[f"{kind}, {len(wav) / rate:.2f} s{heard}"] = scorer.log_mel(wav)
-    figures.spectrograms(output / f"{name}_spectrograms.png", mels, x.text)
+    timelines.spectrograms(output / f"{name}_spectrograms.png", mels, scorer.audio, x.text)
     if rate > 9000:
-        figures.high_bands(output / f"{name}_high.png", x.wavs, rate, x.text)
-    if x.alignment is not None:
-        figures.alignment(output / f"{name}_alignment.png", title=x.text, **x.alignment._asdict())
+        timelines.high_bands(output / f"{name}_high.png", x.wavs, rate, x.text)
+    if x.view is not None:
+        timelines.alignment(output / f"{name}_alignment.png", x.view.alignment, scorer.audio, x.text)
+        timelines.nats_map(output / f"{name}_nats.png", x.view, scorer.audio, x.text)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from vitslite.evaluation.result import MODEL, Evaluation
 from vitslite.evaluation.scoring import Estimate, Ratio, in_words, table_rows
 from vitslite.files import write_text
-from vitslite.monitoring import html, samples_page
+from vitslite.monitoring import html, samples
 
 PAGE, OF_ALL = "index.html", "evaluation"  # the page, and the folder of a run's evaluations
 TEMPLATE = "evaluation/templates/evaluation.html"
@@ -72,7 +72,7 @@ def page(evaluation: Evaluation, folder: Path, at: Path) -> str:
         notes=evaluation.notes,
         speed={name.replace("_", " "): f"{value:.3g}" for name, value in evaluation.speed.items()},
         about=about,
-        marked=samples_page.marked,
+        marked=samples.marked,
     )
 
 

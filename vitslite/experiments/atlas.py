@@ -7,6 +7,7 @@ runs are read from their directories (config.yaml, metrics.jsonl). scripts/make_
 import datetime
 import re
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from vitslite.experiments import plane, sources
 from vitslite.experiments.sources import RunLog
 from vitslite.experiments.tables import Cell, as_markdown
 from vitslite.experiments.variants import Variant
-from vitslite.files import write_text
+from vitslite.files import shipped, write_text
 from vitslite.metrics.statistics import cell
 from vitslite.runs import is_done, planned_steps
 
@@ -111,6 +112,21 @@ def _keys(path: Path, field: str, text: str) -> tuple[str, ...]:
     if wrong:
         raise ValueError(f"{path}: {field}: {wrong[0]!r} is no key; list keys of metrics.jsonl, separated by commas")
     return keys
+
+
+def notes(overrides: list[str]) -> str | None:
+    """Question and prediction of the experiment that a run is of, as notes on it; None where it has none."""
+    name = next((o.removeprefix("experiment=") for o in overrides if o.startswith("experiment=")), None)
+    path = shipped("configs") / "experiment" / f"{name}.yaml"
+    found = question(path) if path.is_file() else None
+    return f"Question: {found[0]}\n\nExpected: {found[1]}" if found else None
+
+
+def of_runs(names: Iterable[str]) -> Experiment | None:
+    """The experiment of the atlas that runs of these names are all of."""
+    found = {name.split("-")[0] for name in names}
+    path = shipped("configs") / "experiment" / f"{found.pop()}.yaml" if len(found) == 1 else None
+    return read(path) if path and path.is_file() and question(path) else None
 
 
 def runs_of(experiment: Experiment) -> list[Run]:

@@ -7,7 +7,6 @@ from vitslite.experiments import atlas
 from vitslite.experiments.quantities import Difference, apart, difference
 from vitslite.experiments.sources import RunLog
 from vitslite.experiments.variants import Comparison, Variant, logged_keys
-from vitslite.files import shipped
 from vitslite.metrics import catalogue
 from vitslite.metrics.statistics import plus_minus, significant
 
@@ -24,10 +23,9 @@ class Finding(NamedTuple):
 
 
 def question(runs: Iterable[RunLog]) -> tuple[str, str] | None:
-    """Question and prediction of the experiment that all runs are of, by their names, where it has them."""
-    names = {run.name.split("-")[0] for run in runs}
-    path = shipped("configs") / "experiment" / f"{names.pop()}.yaml" if len(names) == 1 else None
-    return atlas.question(path) if path and path.is_file() else None
+    """Question and prediction of the experiment of the atlas that all runs are of, if they are."""
+    asked = atlas.of_runs(run.name for run in runs)
+    return (asked.question, asked.expected) if asked else None
 
 
 def findings(c: Comparison) -> list[Finding]:

@@ -11,13 +11,13 @@ from vitslite.experiments import findings, plane
 from vitslite.experiments.tables import summary, tables
 from vitslite.experiments.variants import MAX_POINTS, Comparison, Variant, curves
 from vitslite.monitoring import curves as drawn
-from vitslite.monitoring import html, panels, samples_page
+from vitslite.monitoring import html, panels, samples
 
 MOST_BYTES = 40_000_000  # of the page; above, players are left out
 TEMPLATE = "experiments/templates/comparison.html"
 OFF_CURVE = ("abs", "clamp")  # in objective.kl: what the caption of the plane has to say something of
 
-Voice = dict[str, Any]  # a row of samples_page.samples_table, and "seed"
+Voice = dict[str, Any]  # a row of samples.samples_table, and "seed"
 Spoken = dict[tuple[int, str], list[Voice]]  # by number of the variant and seed
 
 
@@ -51,7 +51,7 @@ def page(c: Comparison, output: Path, n_sentences: int, everything: bool, pictur
         "off_curve": [n for n, v in zip(names, c.variants, strict=True) if _is_off(v)],
         "curves": drawn.block(curves(c.variants, everything), names, colours, picture),
         "max_points": MAX_POINTS,
-        "marked": samples_page.marked,
+        "marked": samples.marked,
     }
     silent = html.render(TEMPLATE, sentences=[], script="", **values)
     script = drawn.script()
@@ -75,7 +75,7 @@ def _voices(variants: list[Variant], n_sentences: int) -> tuple[Spoken, list[str
     runs = [(n, i, run) for i, variant in enumerate(variants) for n, run in enumerate(variant.runs.values())]
     for _, i, run in sorted(runs, key=lambda found: found[:2]):
         try:
-            rows: list[Voice] = [*samples_page.samples_table(run.folder)] if run.folder else []
+            rows: list[Voice] = [*samples.samples_table(run.folder)] if run.folder else []
         except ValueError as error:
             damaged.append(str(error))
             continue

@@ -67,11 +67,12 @@ def script() -> str:
 def data_of(key: str, panel: Panel) -> dict[str, Any]:
     """What a panel draws: columns over the steps, the unit, and whether the axis is logarithmic.
 
-    It is where all is positive and spans a factor of more than 30.
+    It is where all is positive and spans a factor of more than 30, or 3 where the catalogue says so.
     """
     values = [value for by_seed in panel for points in itertools.chain(*by_seed.values()) for _, value in points]
     finite = [value for value in values if math.isfinite(value)]
-    is_log = bool(finite) and min(finite) > 0 and max(finite) > 30 * min(finite)
+    factor = 3 if "log" in catalogue.find(key).shown.split() else 30
+    is_log = bool(finite) and min(finite) > 0 and max(finite) > factor * min(finite)
     lines, dots = ([_columns(i, seeds) for i, seeds in by_seed.items()] for by_seed in panel)
     return {"unit": catalogue.find(key).unit, "log": is_log, "lines": lines, "dots": dots}
 

@@ -14,8 +14,8 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from vitslite.metrics.catalogue import find
-from vitslite.monitoring.figures import metric_title, save, subplots
-from vitslite.runs import Points, Row, points
+from vitslite.monitoring.figures import drawing, metric_title, save, subplots
+from vitslite.runs import Points, Row, last_values, points
 
 DASH_PERIOD = 12.0  # line widths, of variant_curves
 LEGEND_WIDTH = 150  # characters that fit below the panels
@@ -33,12 +33,18 @@ SVG_UNWANTED = r'<defs>\s*<style.*?</defs>|<!--.*?-->|\s(width|height)="[\d.]+pt
 
 
 def run_curves(path: Path, rows: list[Row], keys: list[str], title: str) -> Path:
-    """Each of `keys` over the steps, in training and in validation ("val/" + key)."""
+    """Each of `keys` over the steps, in training and in validation ("val/" + key); in that of words the recording's."""
     lines = {key: {"training": points(rows, key), "validation": points(rows, f"val/{key}")} for key in keys}
+    last = last_values(rows)
+    for key in {"wer/spoken", "cer/spoken"} & lines.keys():
+        recording = last.get(f"val/{key.replace('spoken', 'recording')}")
+        if recording is not None:
+            lines[key]["recording"] = [(0, float(recording)), (int(last["step"]), float(recording))]
     panels = {key: {name: [line] for name, line in panel.items() if line} for key, panel in lines.items()}
     return variant_curves(path, panels, title)
 
 
+@drawing
 def variant_curves(path: Path, panels: dict[str, dict[str, list[Points]]], title: str | None = None) -> Path:
     """A panel per metric: key -> variant -> for each seed its points (step, value).
 
@@ -62,7 +68,7 @@ def variant_curves(path: Path, panels: dict[str, dict[str, list[Points]]], title
     for axes, (key, panel) in zip(grid.flat, panels.items(), strict=False):
         for variant, seeds in panel.items():
             _mean_and_range(axes, seeds, colours[variant], inks[variant])
-        _choose_scale(axes, itertools.chain(*panel.values()))
+        _choose_scale(axes, itertools.chain(*panel.values()), key)
         _describe(axes, key)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
@@ -72,7 +78,7 @@ def variant_curves(path: Path, panels: dict[str, dict[str, list[Points]]], title
         figure.suptitle(title)
     save(figure, path, dpi=100)
     with Image.open(path) as image:
-        few = image.convert("RGB").quantize(64, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        few = image.quantize(64, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     few.save(path, optimize=True)
     return path
 
@@ -164,11 +170,12 @@ def palette(n: int) -> list[str]:
     return [to_hex(colours(i % colours.N)) for i in range(n)]
 
 
-def _choose_scale(axes: "matplotlib.axes.Axes", lines: Iterable[Points]) -> None:
-    """A logarithmic axis for what is positive and spans a factor of more than 30."""
+def _choose_scale(axes: "matplotlib.axes.Axes", lines: Iterable[Points], key: str = "") -> None:
+    """A logarithmic axis for what is positive and spans a factor of more than 30, or 3 where the catalogue says so."""
     values = [value for line in lines for _, value in line]
-    if values and min(values) > 0 and max(values) > 30 * min(values):
-        axes.set_yscale("log")
+    factor = 3 if "log" in find(key).shown.split() else 30
+    if values and min(values) > 0 and max(values) > factor * min(values):
+        _logarithmic(axes, "y")
 
 
 def _over_seeds(seeds: list[Points]) -> tuple[list[int], list[float], list[float], list[float]]:
@@ -192,6 +199,9 @@ def _mean_and_range(axes: "matplotlib.axes.Axes", seeds: list[Points], colour: s
 
 def _describe(axes: "matplotlib.axes.Axes", key: str) -> None:
     """Above the panel the metric and its key, beside it the unit."""
-    axes.set(xlabel="step", ylabel=find(key).unit)
-    axes.set_title(metric_title(key), fontsize=9)
+    unit = find(key).unit
+    axes.set(xlabel="step", ylabel="%" if unit == "share" else unit)
+    if unit == "share":
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
+    axes.set_title(metric_title(key))
     axes.grid(alpha=0.3)
