@@ -90,7 +90,7 @@ class Tracker:
             self.mirror.alert(title, text, is_error)
 
     def settings_artifacts(self, corpus: dict[str, Any], provenance: dict[str, Any]) -> None:
-        """The settings of the run, and its corpus: the same one, by its digest, is one artifact, which all its runs log.
+        """The settings of the run, and its corpus: of one digest it is one artifact, which all its runs log.
 
         Logged and not used, as W&B has it of an input: that is what an offline run may not do.
         """
