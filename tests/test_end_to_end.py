@@ -42,7 +42,7 @@ def trained(cache, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("here")
     done = command("train.py", *SMOKE[:-1], "tracking=wandb", cache=cache, cwd=folder)
     assert done.returncode == 0, done.stderr
-    for said in ("checkpoints/", "step_000004/", "samples.html", "metrics.jsonl", "wandb sync", "kl=0.2", "wer/spoken"):
+    for said in ("checkpoints/", "step_000004/", "index.html", "metrics.jsonl", "wandb sync", "kl=0.2", "wer/spoken"):
         assert said in done.stdout, said
     return folder / "runs" / "smoke-data.n_sentences=60-threads=1"
 
@@ -51,10 +51,15 @@ def test_a_run_leaves_everything_in_its_directory(trained):
     assert [p.name for p in trained.parent.parent.iterdir()] == ["runs"]
     names = {p.name for p in trained.iterdir()}
     assert {"checkpoints", "config.yaml", "curves.png", "metrics.jsonl", "samples", "skipped.tsv", "wandb"} <= names
-    assert "samples.html" in names
-    assert sorted(p.name for p in (trained / "checkpoints").iterdir()) == ["best.pt", "finished", "last.pt"]
+    assert {"index.html", "validation.json", "ratios.png"} <= names
+    assert sorted(p.name for p in (trained / "checkpoints").iterdir()) == [
+        "best.pt",
+        "finished",
+        "last.pt",
+        "step_000002.pt",
+    ]
     samples = sorted((trained / "samples" / "step_000004").iterdir())
-    assert sum(p.suffix == ".wav" for p in samples) == 9 and sum(p.suffix == ".png" for p in samples) == 6
+    assert sum(p.suffix == ".wav" for p in samples) == 9 and sum(p.suffix == ".png" for p in samples) == 9
     rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert {"loss/kl", "loss/mel", "loss/duration", "loss/total", "grad/norm", "learning_rate"} <= set().union(*rows)
     assert {"val/loss/kl", "val/mas/error_ms"} <= set().union(*rows)

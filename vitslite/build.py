@@ -33,7 +33,7 @@ from vitslite.model.vits import VITS
 from vitslite.monitoring.tracking import Tracker
 from vitslite.objectives.objective import Objective
 from vitslite.text.frontend import Frontend
-from vitslite.training.checkpoint import Checkpoints
+from vitslite.training.run_checkpoints import Checkpoints
 from vitslite.training.warm_start import WarmStart
 
 VALIDATION_BATCH = 16  # utterances; a constant, so that data.batch_size does not change the validation losses
@@ -52,7 +52,7 @@ def parse(cfg: DictConfig | dict[str, Any], overrides: list[str], sweep: str | N
     ValueError, in one line, for whatever is wrong with it.
     """
     schema = OmegaConf.structured(Config)
-    plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
+    plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else declared.settled(cfg)
     try:
         merged = OmegaConf.merge(schema, plain)
         missing = OmegaConf.missing_keys(merged)
@@ -112,7 +112,7 @@ def corpus(config: Config, frontend: Frontend | None = None) -> Corpus:
 def data(config: Config, corpus: Corpus) -> Data:
     """Training batches by step, and the fixed ones for validation."""
     rank, world = distributed.rank(), distributed.world_size()
-    on_gpu = config.trainer.device != "cpu" and torch.cuda.is_available()
+    on_gpu = config.trainer.device in ("auto", "cuda") and torch.cuda.is_available()
     cache = Path(config.data.cache) if config.data.cache_audio else None
     loader = Loader(corpus.train, config.data, config.audio, config.seed, rank, world, on_gpu, cache)
     fixed = partial(fixed_batches, batch_size=VALIDATION_BATCH, audio=config.audio, seed=config.seed)
@@ -153,8 +153,7 @@ def discriminator(config: Config) -> Discriminator | None:
 def warm_start(config: Config) -> WarmStart | None:
     """The voice that a new run begins from; None without one, and where the run goes on: it is then read no more."""
     source = config.trainer.init_from
-    is_resumed = (config.directory / runs.CHECKPOINTS / "last.pt").exists()
-    return None if source is None or is_resumed else WarmStart(source, config.audio)
+    return None if source is None or runs.has_checkpoints(config.directory) else WarmStart(source, config.audio)
 
 
 def objective(config: Config) -> Objective:
@@ -179,29 +178,29 @@ def recogniser(config: Config) -> Recogniser | None:
 
 def checkpoints(config: Config, corpus: Corpus, device: torch.device) -> Checkpoints:
     """Where the run's checkpoints are; refuses to go on from a run of other settings or other data."""
-    threads, ranks = torch.get_num_threads(), distributed.world_size()
-    environment = {"torch": str(torch.__version__), "device": device.type, "threads": threads, "ranks": ranks}
-    header = {
+    environment = {"torch": str(torch.__version__), "device": device.type}
+    environment |= {"threads": torch.get_num_threads(), "ranks": distributed.world_size()}
+    header: dict[str, Any] = {
         "config": asdict(config),
         "frontend": corpus.frontend.state(),
         "corpus": corpus.digest(),
         "environment": environment,
-        **provenance(),
-    }
-    checkpoints = Checkpoints(config.directory, header)
-    if checkpoints.found is not None:
-        changed = identity.check_resumable(checkpoints.found, header, checkpoints.last, defaults())
+        "changes": [],  # of settings and environment, at the steps where a start went on
+    } | provenance()
+    checkpoints = Checkpoints(config.directory, header, config.trainer.keep_checkpoints)
+    if (found := checkpoints.found) is not None:
+        changed = identity.check_resumable(found, header, checkpoints.source, defaults())
+        header["changes"] = [*found.get("changes", []), *(f"step {found['step']}: {change}" for change in changed)]
         if changed and distributed.is_main():
-            print(f"note: going on in another environment, so not bit for bit: {'; '.join(changed)}", flush=True)
+            print(f"note: not bit for bit from here: {'; '.join(changed)}", flush=True)
     return checkpoints
 
 
 def is_trained(config: Config) -> bool:
     """Whether the run of these settings has come to its end: then there is nothing to start."""
-    run_dir = config.directory
-    stored = runs.stored_config(run_dir)
+    stored = runs.stored_config(config.directory)
     changed = stored is None or identity.changed_settings(stored, asdict(config), defaults())
-    return not changed and runs.finished_step(run_dir) >= config.trainer.steps
+    return not changed and runs.finished_step(config.directory) >= config.trainer.steps
 
 
 def result(config: Config) -> float | None:
@@ -227,15 +226,15 @@ def run_directory(config: Config) -> Iterator[Path]:
     except OSError as error:
         raise OSError(f"run_dir={run_dir} cannot be made: {error.strerror}; choose another") from error
     with sole_use(run_dir):
+        runs.tidy_up(run_dir)
         yield run_dir
 
 
 def write_settings(config: Config, corpus: Corpus) -> None:
     """Leave the settings, and the list of what was skipped of the corpus, in the run's directory."""
     if distributed.is_main():
-        run_dir = config.directory
-        runs.write_config(run_dir, asdict(config))
-        write_text(run_dir / runs.SKIPPED, corpus.skipped.report())
+        runs.write_config(config.directory, asdict(config))
+        write_text(config.directory / runs.SKIPPED, corpus.skipped.report())
 
 
 def tracker(

@@ -205,7 +205,7 @@ def test_alignment_and_kl_are_those_of_training_validation(voice_path):
     validator = Validator(
         data, build.objective(voice.config), None, voice.config.synthesis, torch.device("cpu"), voice_path
     )
-    wanted = validator.losses(voice.model)
+    wanted = validator.validate(voice.model).metrics
     evaluation, _ = evaluated(voice_path, None, n=None, seed=voice.config.seed)
     model = evaluation.estimates["model"]
     assert model["alignment_error"].value == pytest.approx(wanted["val/mas/error_ms"], rel=1e-6)
@@ -221,7 +221,7 @@ def test_validation_hears_what_evaluation_hears_in_the_recordings(voice_path, re
     validator = Validator(
         data, build.objective(voice.config), recogniser, voice.config.synthesis, torch.device("cpu"), voice_path
     )
-    rates = validator.hearing(voice.model)
+    rates = validator.hearing(voice.model, 0)
     evaluation, _ = evaluated(voice_path, recogniser, n=voice.config.validation.n_heard)
     assert rates["val/wer/recording"] == evaluation.estimates["recording"]["word_error_rate"].value
     assert rates["val/cer/recording"] == evaluation.estimates["recording"]["character_error_rate"].value

@@ -22,9 +22,7 @@ class Browser:
 
     def __init__(self, profile: Path):
         (their_in, our_out), (our_in, their_out) = os.pipe(), os.pipe()
-        high = [
-            fcntl.fcntl(fd, fcntl.F_DUPFD, 50) for fd in (their_in, their_out)
-        ]  # clear of 3 and 4, which they become
+        high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 50) for fd in (their_in, their_out)]  # clear of 3, 4
         command = [CHROMIUM, *OPTIONS, AUTOPLAY, "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"]
 
         def place() -> None:

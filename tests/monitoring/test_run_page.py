@@ -1,4 +1,4 @@
-"""The page of a run: read back by an HTML parser, held against the directory it was made from, and seen by a browser."""
+"""The page of a run: read back by an HTML parser, held against its directory, and seen by a browser."""
 
 import json
 import os
@@ -51,7 +51,9 @@ class Page(HTMLParser):
         self.tags.append(tag)
         assert not any(name.startswith("on") for name in values), values
         # As a browser finds files: what follows a "#" or "?" is not of the path.
-        self.links += [unquote(urlsplit(values[name]).path) for name in ("src", "href") if name in values]
+        self.links += [
+            unquote(urlsplit(values[name]).path) for name in ("src", "href") if name in values and tag != "link"
+        ]
 
     def handle_data(self, data):
         self.texts.append(data.strip())
@@ -172,9 +174,10 @@ def test_without_a_posterior_it_says_what_takes_its_place(tmp_path):
     assert "KL over paths" not in source
 
 
-@pytest.mark.parametrize(
-    "name", ["samples/step_000010/samples.json", "validation.json", "metrics.jsonl", "config.yaml"]
-)
+FILES = ["samples/step_000010/samples.json", "validation.json", "metrics.jsonl", "config.yaml"]
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_a_damaged_file_is_named_and_the_old_page_stays(finished, name):
     before = run_page(finished, is_live=False).read_text()
     path = finished / name

@@ -13,19 +13,17 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from vitslite import build, distributed
+from vitslite.commands import crashes, output
 from vitslite.config import naming
 from vitslite.experiments import sweeps
 from vitslite.experiments.sweeps import Job, Sweep
 from vitslite.synthesis import SpeakSettings, Synthesizer
+from vitslite.training.looks import shows_trace
 
 USER_ERRORS = (ValueError, FloatingPointError, OSError)
-EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
+EXIT_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143  # 128 + SIGINT, + SIGTERM: as a shell would say
 
 exit_codes: list[int] = []  # of the jobs of this process: a sweep has several
-
-
-def shows_trace() -> bool:
-    return os.environ.get("VITSLITE_TRACE", "0") not in ("", "0")
 
 
 def fail(message: str) -> None:
@@ -52,14 +50,16 @@ def as_job(task: Callable[[DictConfig], float | None]) -> Callable[[DictConfig],
         except USER_ERRORS as error:
             if shows_trace():
                 raise
-            fail(f"{job.name}: {error}" if sweep else str(error))
+            said = crashes.in_words(error, crashes.LESS_TO_TRAIN) or str(error)
+            fail(f"{job.name}: {said}" if sweep else said)
             exit_codes.append(EXIT_ERROR)
-        except RuntimeError as error:
-            if shows_trace() or not (distributed.is_launched() and "by peer" in str(error)):
+        except (RuntimeError, MemoryError) as error:
+            known = crashes.in_words(error, crashes.LESS_TO_TRAIN)
+            if shows_trace() or known is None:
                 raise
-            fail(f"rank {distributed.rank()} stopped because another rank did")
+            fail(f"{job.name}: {known}" if sweep else known)
             exit_codes.append(EXIT_ERROR)
-        if EXIT_INTERRUPTED in exit_codes:
+        if {EXIT_INTERRUPTED, EXIT_TERMINATED} & set(exit_codes):
             raise KeyboardInterrupt  # no further job of a sweep
         return value
 
@@ -67,7 +67,8 @@ def as_job(task: Callable[[DictConfig], float | None]) -> Callable[[DictConfig],
 
 
 def run(main: Callable[[], None]) -> int:
-    """Call Hydra's entry point. Gives the exit code: 0, 2 for what the user can mend, 130 when interrupted."""
+    """Call Hydra's entry point. Gives the exit code: 0, 2 for what the user can mend, 130 or 143 when interrupted."""
+    output.make_sturdy()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises to us instead of printing a stack of its own
     exit_codes.clear()
     with contextlib.ExitStack() as stack:
@@ -106,14 +107,17 @@ def _run(main: Callable[[], None]) -> int:
         fail(explain(error) + typed)
         return EXIT_ERROR
     except KeyboardInterrupt:
-        if EXIT_INTERRUPTED not in exit_codes:  # not told to stop after a step, but in the middle of something
+        if not {EXIT_INTERRUPTED, EXIT_TERMINATED} & set(
+            exit_codes
+        ):  # not after a step, but in the middle of something
             fail("interrupted; what was saved before is intact, the same command goes on from there")
-        return EXIT_INTERRUPTED
+            return EXIT_INTERRUPTED
     return max(exit_codes, default=0)
 
 
 def run_script(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> int:
     """Call a script's main with its parsed arguments. Gives the exit code; user errors and Ctrl-C are one line."""
+    output.make_sturdy()
     arguments = parser.parse_args()
     try:
         main(arguments)
@@ -121,6 +125,12 @@ def run_script(main: Callable[[argparse.Namespace], None], parser: argparse.Argu
         if shows_trace():
             raise
         fail(str(error))
+        return EXIT_ERROR
+    except (RuntimeError, MemoryError) as error:
+        known = crashes.in_words(error, "give it less at once, or see what else runs here")
+        if shows_trace() or known is None:
+            raise
+        fail(known)
         return EXIT_ERROR
     except KeyboardInterrupt:
         fail("interrupted")

@@ -16,12 +16,14 @@ import importlib
 import sys
 
 from vitslite import __version__
+from vitslite.commands import output
 
 COMMANDS = ("train", "synthesize", "evaluate", "compare", "watch")  # a module each, imported when called
 
 
 def main() -> int:
     """Call the command that is named first, as if the rest of the line were its own. Gives the exit code."""
+    output.make_sturdy()
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         print(__doc__.strip())

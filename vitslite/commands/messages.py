@@ -49,11 +49,14 @@ def conclude(config: build.Config, trainer: Trainer, observer: RunObserver) -> N
     """Where everything is, or how to go on."""
     tracker, run_dir, done = observer.tracker, observer.tracker.run_dir, trainer.completed_steps
     if trainer.interrupted:
-        console.exit_codes.append(console.EXIT_INTERRUPTED)
+        console.exit_codes.append(console.EXIT_TERMINATED if trainer.terminated else console.EXIT_INTERRUPTED)
     if not distributed.is_main():
         return
     if done < config.trainer.steps:
         print(f"stopped after step {done} of {config.trainer.steps}; the same command goes on from there")
+    failures = trainer.looks.failures
+    if failures:
+        print(f"{len(failures)} looks failed, nothing of what was trained is missing; the first: {failures[0]}")
     say_headline(tracker.rows())
     words = observer.verdict(config.model)
     if words is not None:

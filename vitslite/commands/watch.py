@@ -21,9 +21,7 @@ def main(arguments: argparse.Namespace) -> None:
     try:
         server = watch.server(root, arguments.port)
     except OSError as error:
-        raise ValueError(
-            f"--port {arguments.port}: {error.strerror}; choose another, 0 for any that is free"
-        ) from error
+        raise ValueError(f"--port {arguments.port}: {error.strerror}; choose another, 0 for any free one") from error
     with server:
         print(f"{len(watch.entries(root))} runs in {root}/: http://localhost:{server.server_port}/   (Ctrl-C ends it)")
         server.serve_forever()

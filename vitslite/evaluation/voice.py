@@ -11,9 +11,9 @@ predicted durations cost.
 """
 
 import contextlib
+import sys
 import time
 from collections.abc import Iterator, Sequence
-from resource import RUSAGE_SELF, getrusage
 
 import numpy as np
 import torch
@@ -79,7 +79,7 @@ class VoiceEvaluator:
         The peak is of the whole process (of the GPU, where one is used), the evaluation included.
         """
         on_gpu = self.voice.device.type == "cuda"
-        memory = torch.cuda.max_memory_allocated() if on_gpu else 1024 * getrusage(RUSAGE_SELF).ru_maxrss
+        memory = torch.cuda.max_memory_allocated() if on_gpu else _peak_bytes()
         return {
             "real_time_factor": self.seconds / max(self.audio_seconds, 1e-9),
             "peak_memory_mb": memory / 1e6,
@@ -182,3 +182,12 @@ class VoiceEvaluator:
 
 def _samples(audio: Float[Tensor, "1 1 S"]) -> Float[np.ndarray, " S"]:
     return audio[0, 0].float().cpu().numpy()
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process has held; 0 where the system does not say."""
+    try:
+        from resource import RUSAGE_SELF, getrusage  # not on Windows
+    except ImportError:
+        return 0
+    return getrusage(RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

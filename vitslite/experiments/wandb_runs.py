@@ -90,7 +90,7 @@ def line(title: str, keys: list[str], group: str) -> Any:
     """A plot over the step: the mean of each group of runs, from its lowest to its highest."""
     from wandb_workspaces.reports import v2
 
-    by = {"groupby": v2.Config(group), "groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
+    by: dict[str, Any] = {"groupby": v2.Config(group), "groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
     return v2.LinePlot(title=title, x="step", y=[*keys], **by)
 
 

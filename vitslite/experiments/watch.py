@@ -23,7 +23,7 @@ class Entry(NamedTuple):
     state: str
     progress: str
     modified: float  # the last sign of life, seconds since 1970
-    figures: list[Figure]
+    figures: dict[str, Figure]  # by title
     verdict: str
 
 
@@ -42,26 +42,26 @@ def entry(root: Path, folder: Path) -> Entry:
         rows, validation = runs.read_rows(folder), runs.read_validation(folder)
         planned, done = runs.planned_steps(folder), runs.is_done(folder)
     except (ValueError, OSError) as error:
-        return Entry(name, address, "damaged", "", modified, [], str(error))
+        return Entry(name, address, "damaged", "", modified, {}, str(error))
     state = "finished" if done else "training" if time.time() - modified < QUIET else "stopped"
     progress = f"{max((row['step'] for row in rows), default=0)} of {planned or '?'}"
     verdict = validation and validation.verdict
-    return Entry(name, address, state, progress, modified, headline(rows), verdict or "")
+    figures = {figure.title: figure for figure in headline(rows)}
+    return Entry(name, address, state, progress, modified, figures, verdict or "")
 
 
 def page(root: Path) -> str:
-    titles = {figure.title: None for found in entries(root) for figure in found.figures}
-    now = time.time()
+    found, now = entries(root), time.time()
     return html.render(
         "experiments/templates/watch.html",
         title=f"Runs in {root.name}",
-        entries=entries(root),
-        titles=list(titles),
+        entries=found,
+        titles=list(dict.fromkeys(title for run in found for title in run.figures)),
         age=lambda modified: age(now - modified),
     )
 
 
-def age(seconds: float) -> str:
+def age(seconds: int | float) -> str:
     """In the greatest unit that fits: 40 s, 12 min, 3 h, 5 d."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
@@ -89,8 +89,11 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         self.wfile.write(content)
 
     def send_head(self):
-        asked = Path(self.translate_path(self.path))
-        if not asked.resolve().is_relative_to(self.root):
+        try:
+            is_below = Path(self.translate_path(self.path)).resolve().is_relative_to(self.root)
+        except ValueError:  # a null byte
+            is_below = False
+        if not is_below:
             self.send_error(404, "not below the folder that is served")
             return None
         return super().send_head()

@@ -23,7 +23,7 @@ from vitslite.metrics.over_paths import Sums, quiet
 from vitslite.model.alignment import frame_to_token
 from vitslite.objectives import kl
 from vitslite.objectives.reconstruction import MelReconstruction
-from vitslite.tensors import Outputs
+from vitslite.tensors import Outputs, wide
 
 Row = dict[str, str | int | float | None]
 N_DRAWS = 8  # of frame_noise
@@ -107,8 +107,8 @@ def phoneme_sums(outputs: Outputs, names: Sequence[Sequence[str]]) -> dict[str, 
     """Nats, frames and tokens of each phoneme. `names`: of the tokens of each utterance (text.Frontend.names)."""
     nats = frame_nats(outputs)
     token = frame_to_token(outputs.durations, nats.shape[1])
-    frames = outputs.latents.mask[:, 0].double()
-    zeros = torch.zeros(outputs.durations.shape, dtype=torch.float64, device=nats.device)
+    frames = wide(outputs.latents.mask[:, 0])
+    zeros = torch.zeros(outputs.durations.shape, dtype=frames.dtype, device=nats.device)
     nats_of, frames_of = (zeros.scatter_add(1, token, value).cpu() for value in (nats, frames))
     found: dict[str, PhonemeSum] = {}
     for i, utterance in enumerate(names):

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Int
 from matplotlib.colors import CenteredNorm, LogNorm
 
+from vitslite.files import replacing
 from vitslite.metrics.catalogue import axis_label, find
 from vitslite.runs import Row
 
@@ -130,6 +131,6 @@ def subplots(n_rows: int, n_columns: int, *inches: int | float) -> "tuple[matplo
 
 def save(figure: "matplotlib.figure.Figure", path: Path, dpi: int = 110, notes: dict[str, str] | None = None) -> Path:
     """`notes` go into the PNG, by their names."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=dpi, metadata=notes)
+    with replacing(path) as unfinished:
+        figure.savefig(unfinished, dpi=dpi, metadata=notes, format=path.suffix.removeprefix("."))
     return path

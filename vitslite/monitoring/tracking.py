@@ -53,9 +53,9 @@ class Tracker:
                 self.mirror = Mirror(settings, run_dir, mode, **described, tags=tags, config=config)
         self.place = self.mirror.place if self.mirror else "W&B: off (tracking=wandb turns it on)"
 
-    def rewind(self, step: int) -> None:
+    def rewind(self, step: int, looked: bool = True) -> None:
         if self.enabled:
-            runs.rewind(self.run_dir, step)
+            runs.rewind(self.run_dir, step, looked)
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         if not self.enabled:
@@ -90,7 +90,7 @@ class Tracker:
             self.mirror.alert(title, text, is_error)
 
     def settings_artifacts(self, corpus: dict[str, Any], provenance: dict[str, Any]) -> None:
-        """The settings of the run, and its corpus: of one digest it is one artifact, which all its runs log.
+        """The settings of the run, and its corpus: the same one, by its digest, is one artifact that all its runs log.
 
         Logged and not used, as W&B has it of an input: that is what an offline run may not do.
         """
