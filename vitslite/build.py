@@ -178,7 +178,7 @@ def recogniser(config: Config) -> Recogniser | None:
 
 def checkpoints(config: Config, corpus: Corpus, device: torch.device) -> Checkpoints:
     """Where the run's checkpoints are; refuses to go on from a run of other settings or other data."""
-    environment = {"torch": str(torch.__version__), "device": device.type}
+    environment: dict[str, str | int] = {"torch": str(torch.__version__), "device": device.type}
     environment |= {"threads": torch.get_num_threads(), "ranks": distributed.world_size()}
     header: dict[str, Any] = {
         "config": asdict(config),
