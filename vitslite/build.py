@@ -178,8 +178,8 @@ def recogniser(config: Config) -> Recogniser | None:
 
 def checkpoints(config: Config, corpus: Corpus, device: torch.device) -> Checkpoints:
     """Where the run's checkpoints are; refuses to go on from a run of other settings or other data."""
-    environment = {"torch": str(torch.__version__), "device": device.type}
-    environment |= {"threads": torch.get_num_threads(), "ranks": distributed.world_size()}
+    threads, ranks = torch.get_num_threads(), distributed.world_size()
+    environment = {"torch": str(torch.__version__), "device": device.type, "threads": threads, "ranks": ranks}
     header: dict[str, Any] = {
         "config": asdict(config),
         "frontend": corpus.frontend.state(),
