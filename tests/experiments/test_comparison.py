@@ -19,7 +19,7 @@ import yaml
 
 from vitslite.commands import compare as compare_command
 from vitslite.config import families
-from vitslite.experiments import page, sources, variants, wandb_runs
+from vitslite.experiments import atlas, page, sources, variants, wandb_report, wandb_runs
 from vitslite.metrics.statistics import difference_in_words, needed_seeds, plus_minus
 from vitslite.monitoring import panels as drawn
 
@@ -820,13 +820,13 @@ def test_a_view_is_made_and_then_brought_up_to_date(monkeypatch, fake_api, tmp_p
     saved = []
     address = "https://wandb.ai/somebody/project?nw=abc"
     monkeypatch.setattr(workspaces.Workspace, "save", lambda self: saved.append(self) or SimpleNamespace(url=address))
-    keys = ["loss/kl", "val/loss/kl", "val/mas/error_ms", "time/steps_per_second", "other/key"]
+    keys = ["loss/kl", "val/loss/kl", "val/mas/error_ms", "time/steps_per_second", "learning_rate", "other/key"]
     stored = tmp_path / "wandb_workspace"
     assert wandb_runs.save_view("project", None, keys, ["objective.kl"], stored) == address
     assert stored.read_text() == f"{address}\n"
     (view,) = saved
     assert (view.entity, view.project, view.name) == ("somebody", "project", wandb_runs.VIEW)
-    assert [section.name for section in view.sections] == ["settings", "loss", "mas", "time"]
+    assert [section.name for section in view.sections] == ["settings", "loss", "mas", "time", "learning_rate"]
     spec = json.loads(view._to_model().model_dump_json(by_alias=True))["spec"]
     panels = [panel for section in spec["section"]["panelBankConfig"]["sections"] for panel in section["panels"]]
     assert panels[0]["viewType"] == "Run Comparer" and panels[0]["config"]["diffOnly"] == "split"
@@ -840,6 +840,35 @@ def test_a_view_is_made_and_then_brought_up_to_date(monkeypatch, fake_api, tmp_p
     assert asked == [address] and saved == [view, view]
     assert [section.name for section in view.sections] == ["settings", "kl"]
     assert view.sections[1].panels[0].groupby.name == "variant" and len(view.runset_settings.groupby) == 2
+
+
+def test_a_report_asks_the_question_and_shows_its_curves(monkeypatch, fake_api, tmp_path):
+    v2 = pytest.importorskip("wandb_workspaces.reports.v2")
+    saved, address = [], "https://wandb.ai/somebody/project/reports/what--Vmlldzox"
+    monkeypatch.setattr(v2.Report, "save", lambda self: saved.append(self))
+    monkeypatch.setattr(v2.Report, "url", property(lambda _: address))
+    asked = atlas.of_runs(["alignment-model.alignment.kind=mas-seed=0", "alignment-model.alignment.noise=0.01"])
+    assert asked.name == "alignment" and atlas.of_runs(["alignment-seed=0", "beta-seed=0"]) is None
+    assert atlas.of_runs(["laboratory-seed=0"]) is None and atlas.of_runs(["my-own"]) is None
+    stored = tmp_path / "wandb_report"
+    assert wandb_report.save_report("project", None, asked, "| a | b |", stored) == address
+    (report,) = saved
+    assert (report.entity, report.project, report.title) == ("somebody", "project", asked.question)
+    assert stored.read_text() == f"{address}\n" and report.description == "experiment=alignment"
+    (grid,) = (block for block in report.blocks if isinstance(block, v2.PanelGrid))
+    assert [panel.y for panel in grid.panels] == [[key] for key in dict.fromkeys([*asked.curves, *asked.columns])]
+    assert {panel.groupby.name for panel in grid.panels} == {"variant"} and {p.x for p in grid.panels} == {"step"}
+    assert grid.runsets[0].query == "alignment"
+    shown = [block.text for block in report.blocks if not isinstance(block, v2.PanelGrid)]
+    assert asked.expected in shown and shown[-1] == "| a | b |"
+
+    opened = []
+    monkeypatch.setattr(v2.Report, "from_url", lambda url: opened.append(url) or report)
+    wandb_report.save_report("project", None, asked, "newer", stored)
+    assert opened == [address] and report.blocks[-1].text == "newer" and len(saved) == 2
+    monkeypatch.setattr(wandb, "login", lambda **_: False)
+    with pytest.raises(ValueError, match=r"no report was made \(no API key\)"):
+        wandb_report.save_report("project", None, asked, "", tmp_path / "other")
 
 
 def test_without_the_package_or_a_key_no_view(monkeypatch, fake_api, tmp_path):

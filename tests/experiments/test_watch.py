@@ -118,6 +118,6 @@ def test_the_list_in_a_browser(root, port, tmp_path):
             browser.open(f"http://127.0.0.1:{port}/", width, dark)
             assert (browser.overflow(), browser.messages) == (0, [])
         browser.run("document.querySelectorAll('tbody a')[1].click()")
-        browser.wait("document.body.textContent === 'the page of a'")
+        browser.wait("document.body?.textContent === 'the page of a'")
     finally:
         browser.close()

@@ -126,7 +126,8 @@ def test_bf16_stays_close_to_fp32(compose, tmp_path):
 
 
 def test_observing_changes_nothing(compose, tmp_path):
-    silent = ["trainer.validate_every_steps=0", "trainer.diagnose_every_steps=0", "trainer.log_every_steps=0"]
+    """Weights, moments and logged numbers are those of a run that nobody looks at, bit for bit."""
+    silent = ["trainer.validate_every_steps=0", "trainer.diagnose_every_steps=0", "trainer.log_every_steps=1"]
     quiet = run(compose, tmp_path, "quiet", "trainer.steps=6", *silent)
     nosy = run(
         compose,
@@ -137,9 +138,27 @@ def test_observing_changes_nothing(compose, tmp_path):
         "trainer.diagnose_every_steps=1",
         "trainer.sample_every_steps=2",
         "trainer.checkpoint_every_steps=1",
+        "trainer.log_every_steps=1",
+        "validation.n_heard=2",
     )
     assert differences(quiet["model"], nosy["model"]) == []
     assert differences(quiet["optimizer"], nosy["optimizer"]) == []
+    logged = [[row for row in losses(tmp_path / name) if "loss/total" in dict(row)] for name in ("quiet", "nosy")]
+    assert logged[0] == logged[1] and len(logged[0]) == 6
+    left = {path.name for path in (tmp_path / "nosy").rglob("*.*")}
+    assert {"index.html", "validation.json", "ratios.png", "gradients.png", "curves.png", "words.json"} <= left
+    assert any(name.endswith("_nats.png") for name in left), "planted: all of it was on"
+
+
+def test_a_page_that_cannot_be_made_is_a_line_and_costs_no_validation(compose, tmp_path, capsys):
+    old = tmp_path / "broken/samples/step_000000"
+    old.mkdir(parents=True)
+    (old / "samples.json").write_text("[3]")
+    every = ["trainer.validate_every_steps=1", "trainer.sample_every_steps=0"]
+    run(compose, tmp_path, "broken", "trainer.steps=2", *every)
+    said = capsys.readouterr().out
+    assert "page of the run was not made: " in said and "samples.json: damaged" in said
+    assert (tmp_path / "broken/checkpoints/best.pt").is_file() and not (tmp_path / "broken/index.html").exists()
 
 
 def test_a_nan_stops_before_the_weights_are_touched(compose, tmp_path, monkeypatch):

@@ -61,7 +61,7 @@ def page(root: Path) -> str:
     )
 
 
-def age(seconds: float) -> str:
+def age(seconds: int | float) -> str:
     """In the greatest unit that fits: 40 s, 12 min, 3 h, 5 d."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:

@@ -146,8 +146,11 @@ class RunObserver:
         return heard
 
     def show(self, is_live: bool) -> None:
-        """Make the page of the run anew, of a run that goes on or has ended."""
-        run_page(self.tracker.run_dir, is_live)
+        """Make the page of the run anew, of a run that goes on or has ended; without one, what was measured counts."""
+        try:
+            run_page(self.tracker.run_dir, is_live)
+        except (ValueError, OSError) as error:  # a damaged file of an older step, a full disk
+            print(f"note: the page of the run was not made: {error}", flush=True)
 
     def conclude(self, step: int, model: VITS) -> None:
         """What W&B shows of the run as a whole: beside the last value of each key the best ones, and the verdict."""

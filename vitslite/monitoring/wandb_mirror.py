@@ -11,7 +11,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 import wandb
@@ -23,6 +23,7 @@ N_BINS = 64  # of a histogram
 _MEDIA = {".png": wandb.Image, ".wav": wandb.Audio}
 
 
+@runtime_checkable
 class Settings(Protocol):
     """What is read of tracking.TrackingSettings."""
 
