@@ -10,14 +10,17 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vitslite.metrics import catalogue
 from vitslite.monitoring import html
 from vitslite.runs import Points
 
 TEMPLATE = "monitoring/templates/curves.html"
-COMPONENTS = ["bokeh", "bokeh-api"]  # without widgets, tables, WebGL and MathJax, which are 2.4 MB more
+COMPONENTS: list[Literal["bokeh", "bokeh-api"]] = [
+    "bokeh",
+    "bokeh-api",
+]  # without widgets, tables, WebGL and MathJax, which are 2.4 MB more
 
 FIRST = "what to look at first"
 
@@ -61,7 +64,7 @@ def script() -> str:
     """The text of BokehJS."""
     from bokeh.resources import Resources  # here: a tenth of a second
 
-    return "\n".join(Resources(mode="inline", components=COMPONENTS).js_raw)
+    return "\n".join(Resources(mode="inline", components=[*COMPONENTS]).js_raw)
 
 
 def data_of(key: str, panel: Panel) -> dict[str, Any]:
