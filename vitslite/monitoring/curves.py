@@ -17,10 +17,8 @@ from vitslite.monitoring import html
 from vitslite.runs import Points
 
 TEMPLATE = "monitoring/templates/curves.html"
-COMPONENTS: list[Literal["bokeh", "bokeh-api"]] = [
-    "bokeh",
-    "bokeh-api",
-]  # without widgets, tables, WebGL and MathJax, which are 2.4 MB more
+# Without widgets, tables, WebGL and MathJax, which are 2.4 MB more.
+COMPONENTS: list[Literal["bokeh", "bokeh-api"]] = ["bokeh", "bokeh-api"]
 
 FIRST = "what to look at first"
 
