@@ -55,7 +55,7 @@ def kill(n: int, folder: Path, n_numbers: int = 200_000) -> Counts:
     """Kill a process that saves without end, at a random moment, `n` times."""
     found: Counts = Counts()
     started = time.perf_counter()
-    Checkpoints(folder, HEADER).save(_content(1, n_numbers), is_best=False)
+    Checkpoints(folder, HEADER).save(content(1, n_numbers), is_best=False)
     seconds, step = time.perf_counter() - started, 1
     for _ in range(n):
         reader, writer = os.pipe()
@@ -76,7 +76,7 @@ def kill(n: int, folder: Path, n_numbers: int = 200_000) -> Counts:
             state = Checkpoints(folder, HEADER).take_last()
         except ValueError:
             state = None
-        if state is None or not torch.equal(state["model"]["w"], _content(state["step"], n_numbers)["model"]["w"]):
+        if state is None or not torch.equal(state["model"]["w"], content(state["step"], n_numbers)["model"]["w"]):
             found["unreadable"] += 1
         elif state["step"] < step:
             found["lost"] += 1
@@ -90,7 +90,7 @@ def damage(n: int, folder: Path) -> Counts:
     found: Counts = Counts()
     good = folder / "good"
     for step in (1, 2, 3):
-        Checkpoints(good, HEADER).save(_content(step, 20_000), is_best=step == 1)
+        Checkpoints(good, HEADER).save(content(step, 20_000), is_best=step == 1)
     whole = (good / "checkpoints" / "last.pt").read_bytes()
     directory = whole.rindex(b"PK\6\6") - 500  # from some entries of the directory on
     kinds = ["empty", "missing", "link", *["cut"] * 6, *["page"] * 48]
@@ -98,23 +98,23 @@ def damage(n: int, folder: Path) -> Counts:
     for kind in kinds[:n]:
         copy = Path(shutil.copytree(good, folder / "copy"))
         last = copy / "checkpoints" / "last.pt"
-        content = bytearray(whole)
+        damaged = bytearray(whole)
         at = random.randrange(directory if kind == "flip in the directory" else 0, len(whole))
         if kind.startswith("flip"):
-            content[at] ^= 1 << random.randrange(8)
+            damaged[at] ^= 1 << random.randrange(8)
         elif kind == "page":
-            content[at : at + 4096] = bytes(len(content[at : at + 4096]))
-        last.write_bytes(content[:at] if kind == "cut" else b"" if kind == "empty" else content)
+            damaged[at : at + 4096] = bytes(len(damaged[at : at + 4096]))
+        last.write_bytes(damaged[:at] if kind == "cut" else b"" if kind == "empty" else damaged)
         if kind in ("missing", "link"):
             last.unlink()
-            content.clear()
+            damaged.clear()
         if kind == "link":
             last.symlink_to(folder / "nowhere")
         said = io.StringIO()
         with contextlib.redirect_stdout(said):
             checkpoints = Checkpoints(copy, HEADER)
         state = checkpoints.take_last()
-        if "last.pt" not in said.getvalue() and content != whole:
+        if "last.pt" not in said.getvalue() and damaged != whole:
             found["unnoticed"] += 1
         elif state is None or state["step"] != 2:
             found["not fallen back"] += 1
@@ -176,7 +176,7 @@ def soak(n: int, folder: Path) -> Counts:
     return Counts()
 
 
-def _content(step: int, n_numbers: int) -> dict:
+def content(step: int, n_numbers: int) -> dict:
     """A state that tells of each of its parts to which step it belongs."""
     weights = torch.arange(n_numbers, dtype=torch.float32).add_(step).sin_()
     return {"step": step, "best": step, "model": {"w": weights}}
@@ -188,7 +188,7 @@ def _save_for_ever(folder: Path, n_numbers: int, acknowledge: int) -> None:
     os.write(acknowledge, b".")  # ready; counts as the step that there was
     while True:
         step += 1
-        checkpoints.save(_content(step, n_numbers), is_best=step % 3 == 0)
+        checkpoints.save(content(step, n_numbers), is_best=step % 3 == 0)
         os.write(acknowledge, b".")
 
 

@@ -1,6 +1,5 @@
 """Files that appear whole or not at all, locks between processes, names that mean nothing to a shell."""
 
-import signal
 import subprocess
 import sys
 import threading
@@ -57,17 +56,6 @@ def test_names():
     assert slug("a b/c=1,2-\u00fc.x") == "a_b_c=1,2-_.x"
     assert slug("a=1,2-x", marks="._") == "a_1_2_x"
     assert with_hash("abcdef", 3, "abc") == "abc-a9993e36"  # SHA-1 of "abc" (FIPS 180-4)
-
-
-@pytest.fixture
-def full_disk():
-    """A file may have 4,000 bytes: what the system says is as on a full disk, without the privilege to make one."""
-    resource = pytest.importorskip("resource")
-    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_full_disk_is_named_by_the_file_and_tears_none(tmp_path, full_disk):

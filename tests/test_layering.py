@@ -33,6 +33,7 @@ OWNERS = {  # of a third-party library: the modules that may import it, by name 
     "yaml": {"runs"},
     "wandb_workspaces": {"experiments.wandb_runs", "experiments.wandb_report"},
     "jinja2": {"monitoring.html"},
+    "bokeh": {"monitoring.curves"},
     "matplotlib": {"monitoring.figures", "monitoring.panels", "monitoring.timelines", "benchmarks"},
     "numba": {"kernels"},
     "triton": {"kernels"},

@@ -24,7 +24,7 @@ from vitslite.config import declared, families, identity, naming, remarks, rules
 from vitslite.config.settings import Config
 from vitslite.datasets.corpus import Corpus, load_corpus
 from vitslite.datasets.loader import Data, Loader, fixed_batches
-from vitslite.files import commit, sole_use, tidy, write_text
+from vitslite.files import commit, sole_use, write_text
 from vitslite.metrics import catalogue
 from vitslite.metrics.recognisers import NotInstalledError
 from vitslite.metrics.recognition import Recogniser, build_recogniser
@@ -52,7 +52,7 @@ def parse(cfg: DictConfig | dict[str, Any], overrides: list[str], sweep: str | N
     ValueError, in one line, for whatever is wrong with it.
     """
     schema = OmegaConf.structured(Config)
-    plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else _settled(cfg)
+    plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else declared.settled(cfg)
     try:
         merged = OmegaConf.merge(schema, plain)
         missing = OmegaConf.missing_keys(merged)
@@ -69,14 +69,6 @@ def parse(cfg: DictConfig | dict[str, Any], overrides: list[str], sweep: str | N
     declared.check(config)
     rules.check(config)
     return config
-
-
-def _settled(stored: dict[str, Any]) -> dict[str, Any]:
-    """The settings that a file holds, where `${oc.env:...}` could ask for what its author must not know: refused."""
-    for key, value in identity.flatten(stored).items():
-        if "${" in f"{key}{value}":
-            raise ValueError(f"{key}={value}: the settings of a stored run hold values alone, nothing to be worked out")
-    return stored
 
 
 def defaults() -> dict[str, Any]:
@@ -186,19 +178,17 @@ def recogniser(config: Config) -> Recogniser | None:
 
 def checkpoints(config: Config, corpus: Corpus, device: torch.device) -> Checkpoints:
     """Where the run's checkpoints are; refuses to go on from a run of other settings or other data."""
-    threads, ranks = torch.get_num_threads(), distributed.world_size()
-    environment = {"torch": str(torch.__version__), "device": device.type, "threads": threads, "ranks": ranks}
+    environment: dict[str, str | int] = {"torch": str(torch.__version__), "device": device.type}
+    environment |= {"threads": torch.get_num_threads(), "ranks": distributed.world_size()}
     header: dict[str, Any] = {
         "config": asdict(config),
         "frontend": corpus.frontend.state(),
         "corpus": corpus.digest(),
         "environment": environment,
         "changes": [],  # of settings and environment, at the steps where a start went on
-        **provenance(),
-    }
+    } | provenance()
     checkpoints = Checkpoints(config.directory, header, config.trainer.keep_checkpoints)
-    if checkpoints.found is not None:
-        found = checkpoints.found
+    if (found := checkpoints.found) is not None:
         changed = identity.check_resumable(found, header, checkpoints.source, defaults())
         header["changes"] = [*found.get("changes", []), *(f"step {found['step']}: {change}" for change in changed)]
         if changed and distributed.is_main():
@@ -208,10 +198,9 @@ def checkpoints(config: Config, corpus: Corpus, device: torch.device) -> Checkpo
 
 def is_trained(config: Config) -> bool:
     """Whether the run of these settings has come to its end: then there is nothing to start."""
-    run_dir = config.directory
-    stored = runs.stored_config(run_dir)
+    stored = runs.stored_config(config.directory)
     changed = stored is None or identity.changed_settings(stored, asdict(config), defaults())
-    return not changed and runs.finished_step(run_dir) >= config.trainer.steps
+    return not changed and runs.finished_step(config.directory) >= config.trainer.steps
 
 
 def result(config: Config) -> float | None:
@@ -237,27 +226,15 @@ def run_directory(config: Config) -> Iterator[Path]:
     except OSError as error:
         raise OSError(f"run_dir={run_dir} cannot be made: {error.strerror}; choose another") from error
     with sole_use(run_dir):
-        _tidy(run_dir)
+        runs.tidy_up(run_dir)
         yield run_dir
-
-
-def _tidy(run_dir: Path) -> None:
-    """Remove what killed starts of the run have left half written."""
-    folders = [run_dir, run_dir / runs.CHECKPOINTS, run_dir / "nonfinite", *(run_dir / "samples").glob("step_*")]
-    counts, sizes = zip(*map(tidy, folders), strict=True)
-    if any(counts):
-        print(
-            f"note: removed {sum(counts)} unfinished files ({sum(sizes) / 1e6:.1f} MB) of a start that was killed",
-            flush=True,
-        )
 
 
 def write_settings(config: Config, corpus: Corpus) -> None:
     """Leave the settings, and the list of what was skipped of the corpus, in the run's directory."""
     if distributed.is_main():
-        run_dir = config.directory
-        runs.write_config(run_dir, asdict(config))
-        write_text(run_dir / runs.SKIPPED, corpus.skipped.report())
+        runs.write_config(config.directory, asdict(config))
+        write_text(config.directory / runs.SKIPPED, corpus.skipped.report())
 
 
 def tracker(

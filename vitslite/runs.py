@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from vitslite.files import write_text
+from vitslite.files import tidy, write_text
 
 Row = dict[str, int | float]  # of metrics.jsonl: the step, and what was logged at it
 Points = list[tuple[int, float]]  # of one key: step, value
@@ -129,6 +129,14 @@ def points(rows: list[Row], key: str) -> Points:
 def last_values(rows: list[Row]) -> Row:
     """The last value of each key."""
     return {key: value for row in rows for key, value in row.items()}
+
+
+def tidy_up(run_dir: Path) -> None:
+    """Remove what killed starts of the run have left half written, and say so."""
+    folders = [run_dir, run_dir / CHECKPOINTS, run_dir / "nonfinite", *(run_dir / "samples").glob("step_*")]
+    counts, sizes = zip(*map(tidy, folders), strict=True)
+    if any(counts):
+        print(f"note: removed {sum(counts)} files that a killed start left half written, {sum(sizes) / 1e6:.1f} MB")
 
 
 def has_checkpoints(run_dir: Path) -> bool:

@@ -58,6 +58,8 @@ def test_letters_that_the_terminal_lacks():
         (MemoryError(), "out of memory: LESS"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "was ended by Killed, .*n_workers=0"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is"), "by Bus error, .*/dev/shm"),
+        (OSError(24, "Too many open files", "a.wav"), "a.wav': data.n_workers=0"),
+        (RuntimeError("Caught RuntimeError in DataLoader worker process 0. unable to write to file"), "/dev/shm"),
         (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), "was ended unexpectedly"),
     ],
 )
@@ -70,6 +72,7 @@ def test_crashes_in_words(error, words):
 
 def test_other_crashes_keep_their_stack():
     assert crashes.in_words(RuntimeError("shapes do not match"), "LESS") is None
+    assert crashes.in_words(RuntimeError("Caught RuntimeError in DataLoader worker process 0. shapes"), "LESS") is None
     assert crashes.in_words(RuntimeError("Connection closed by peer"), "LESS") is None  # there is but one rank
 
 

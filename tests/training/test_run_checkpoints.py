@@ -1,18 +1,15 @@
 """Checkpoints of a run: what is kept, what takes the place of a damaged one, what a kill leaves (scripts/stress.py)."""
 
 import errno
-import json
+import hashlib
 import os
 import random
-import resource
 import shutil
-import signal
 import zipfile
 
 import pytest
 import stress
 import torch
-from common import differences
 
 from vitslite import runs
 from vitslite.files import tidy
@@ -23,7 +20,7 @@ from vitslite.training.run_checkpoints import Checkpoints
 def saved(run_dir, *steps, kept=2, best=()):
     checkpoints = Checkpoints(run_dir, stress.HEADER, kept)
     for step in steps:
-        checkpoints.save(stress._content(step, 100), is_best=step in best)
+        checkpoints.save(stress.content(step, 100), is_best=step in best)
     return checkpoints
 
 
@@ -60,7 +57,7 @@ def test_the_newest_good_one_takes_the_place(tmp_path, capsys):
     again.source.write_bytes(content)
     third = Checkpoints(tmp_path, stress.HEADER)
     assert third.found["step"] == 1 and third.source.name == "best.pt"
-    third.save(stress._content(2, 100), is_best=False)
+    third.save(stress.content(2, 100), is_best=False)
     assert names(tmp_path) == ["best.pt", "last.pt", "last.pt.damaged", "step_000002.pt.damaged"]
 
 
@@ -109,8 +106,6 @@ def test_a_few_bytes_that_would_be_gigabytes_are_refused(tmp_path):
 
 def test_sealed_by_sha256(tmp_path):
     """Of all bytes but the digest itself, as sha256sum says."""
-    import hashlib
-
     content = saved(tmp_path, 1).last.read_bytes()
     assert (
         content[-64:].decode() == hashlib.sha256(content[:-80]).hexdigest() and content[-80:-64] == b"vitslite sha256 "
@@ -155,21 +150,11 @@ def test_what_a_killed_start_left_goes(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tmp.b", "metrics.jsonl"]
 
 
-@pytest.fixture
-def full_disk():
-    """A file may have 4,000 bytes: what the system says is as on a full disk, without the privilege to make one."""
-    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
-
-
 def test_a_full_disk_leaves_the_last_one(tmp_path, request):
     checkpoints = saved(tmp_path, 1, 2)
     request.getfixturevalue("full_disk")
     with pytest.raises(OSError, match=r"last\.pt: not written \(\[Errno 27\].*MB are free there"):
-        checkpoints.save(stress._content(3, 10_000), is_best=False)
+        checkpoints.save(stress.content(3, 10_000), is_best=False)
     assert Checkpoints(tmp_path, stress.HEADER).found["step"] == 2 and tidy(tmp_path / "checkpoints") == (0, 0)
 
 
@@ -199,11 +184,3 @@ def test_a_damaged_row_is_named_by_its_line(tmp_path):
         runs.read_rows(tmp_path)
     with pytest.raises(ValueError, match=r"metrics\.jsonl:2"):
         runs.rewind(tmp_path, 1)
-
-
-def test_states_are_whole(tmp_path):
-    """What the kills look for can be seen: a state of two steps is no state of either."""
-    state = stress._content(3, 100)
-    assert differences(state, stress._content(3, 100)) == []
-    assert not torch.equal(state["model"]["w"], stress._content(4, 100)["model"]["w"])
-    assert json.loads(json.dumps(state["step"])) == 3

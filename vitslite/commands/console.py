@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from hydra.errors import HydraException
 from omegaconf import DictConfig
@@ -50,7 +51,8 @@ def as_job(task: Callable[[DictConfig], float | None]) -> Callable[[DictConfig],
         except USER_ERRORS as error:
             if shows_trace():
                 raise
-            fail(f"{job.name}: {error}" if sweep else str(error))
+            said = crashes.in_words(error, crashes.LESS_TO_TRAIN) or str(error)
+            fail(f"{job.name}: {said}" if sweep else said)
             exit_codes.append(EXIT_ERROR)
         except (RuntimeError, MemoryError) as error:
             known = crashes.in_words(error, crashes.LESS_TO_TRAIN)
@@ -114,6 +116,14 @@ def _run(main: Callable[[], None]) -> int:
     return max(exit_codes, default=0)
 
 
+class Parser(argparse.ArgumentParser):
+    """Whose errors are one line, as all others."""
+
+    def error(self, message: str) -> NoReturn:
+        fail(f"{message}; {self.prog} --help lists the options")
+        sys.exit(EXIT_ERROR)
+
+
 def run_script(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> int:
     """Call a script's main with its parsed arguments. Gives the exit code; user errors and Ctrl-C are one line."""
     output.make_sturdy()
@@ -143,12 +153,22 @@ def add_speaking(p: argparse.ArgumentParser) -> None:
     own = "(the voice's own, from synthesis.* of its settings)"
     p.add_argument("--noise-scale", type=float, help=f"of the prior; 0 is its mean {own}")
     p.add_argument("--duration-noise-scale", type=float, help=f"of stochastic durations {own}")
-    p.add_argument("--n-steps", type=int, help=f"of the refiner of Grad-TTS and flow matching {own}")
+    p.add_argument("--n-steps", type=positive, help=f"of the refiner of Grad-TTS and flow matching {own}")
     p.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
 
 
 def speak_settings(arguments: argparse.Namespace, voice: Synthesizer) -> SpeakSettings:
-    """What was typed, and for the rest the voice's own."""
+    """What was typed, and for the rest the voice's own. ValueError for an option that this voice has no part for."""
+    model = voice.config.model
+    if arguments.n_steps is not None and model.refiner.kind == "none":
+        raise ValueError(
+            "--n-steps is of the refiner of Grad-TTS and flow matching, and this voice has none: leave it out"
+        )
+    if arguments.duration_noise_scale is not None and model.duration.kind != "stochastic":
+        kind = model.duration.kind
+        raise ValueError(
+            f"--duration-noise-scale is of stochastic durations, and this voice's are {kind}: leave it out"
+        )
     return voice.speak_settings(
         arguments.seed, arguments.noise_scale, arguments.duration_noise_scale, arguments.n_steps
     )

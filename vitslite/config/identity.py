@@ -45,6 +45,18 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
+    """{'a.b': 1} -> {'a': {'b': 1}}."""
+    config: dict[str, Any] = {}
+    for key, value in flat.items():
+        *parts, last = key.split(".")
+        place = config
+        for part in parts:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return config
+
+
 def changed_settings(stored: dict[str, Any], now: dict[str, Any], defaults: dict[str, Any] | None = None) -> list[str]:
     """'key=old (now new)' for every setting that differs and is not free to.
 

@@ -61,7 +61,7 @@ class Loader:
         iterator = iter(loader)
         try:
             for parts in iterator:
-                if isinstance(parts, ValueError):
+                if isinstance(parts, ValueError | OSError):
                     raise parts
                 yield [Batch(**fields) for fields in parts]
         finally:
@@ -106,10 +106,10 @@ class _Steps(Dataset):
     def __init__(self, loader: Loader, accumulate: int):
         self.loader, self.accumulate = loader, accumulate
 
-    def __getitem__(self, step: int) -> list[dict] | ValueError:
+    def __getitem__(self, step: int) -> list[dict] | ValueError | OSError:
         try:
             return [self.loader.make(step, part, self.accumulate) for part in range(self.accumulate)]
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             return error
 
 

@@ -1,10 +1,9 @@
 """Runs of a Weights & Biases project, read back, and a view of them there. Needs a key and a network, asks for neither.
 
-Beside wandb_mirror.py, which writes, the other owner of wandb; imported only where it is needed, for it takes seconds.
+Beside wandb_mirror.py, which writes, the other owner of wandb; imported where it is needed alone: it takes seconds.
 """
 
 import datetime
-import fnmatch
 import math
 from collections.abc import Collection
 from pathlib import Path
@@ -79,7 +78,8 @@ def sections(keys: Collection[str], groups: list[str]) -> list[Any]:
                 [key for key in (name, f"val/{name}") if key in keys],
                 groups[0] if len(groups) == 1 else "variant",  # all but the seed
             )
-            for name in fnmatch.filter(names, f"{part}/*")
+            for name in names
+            if name.split("/")[0] == part
         ]
         if panels:
             found.append(workspaces.Section(part, panels=[*panels], is_open=part in catalogue.OPEN_GROUPS))
@@ -90,7 +90,7 @@ def line(title: str, keys: list[str], group: str) -> Any:
     """A plot over the step: the mean of each group of runs, from its lowest to its highest."""
     from wandb_workspaces.reports import v2
 
-    by = {"groupby": v2.Config(group), "groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
+    by: dict[str, Any] = {"groupby": v2.Config(group), "groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
     return v2.LinePlot(title=title, x="step", y=[*keys], **by)
 
 

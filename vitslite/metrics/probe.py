@@ -16,7 +16,7 @@ from vitslite.objectives.objective import Counts, Objective
 from vitslite.tensors import Batch, Latents
 
 N_SAMPLES = 16
-N_UTTERANCES = 16  # of `gradient_noise`
+N_UTTERANCES = 8  # of `gradient_noise`
 
 
 def probe(

@@ -142,9 +142,11 @@ def _bar(image: "matplotlib.image.AxesImage", label: str) -> None:
     """A colour bar in the right margin, as high as the panel."""
     axes = image.axes
     x, y, width, height = axes.get_position().bounds
-    margin = RIGHT / axes.figure.get_figwidth()
-    place = axes.figure.add_axes((x + width + 0.12 * margin, y, 0.1 * margin, height))
-    axes.figure.colorbar(image, cax=place, label=label)
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    margin = RIGHT / figure.get_figwidth()
+    place = figure.add_axes((x + width + 0.12 * margin, y, 0.1 * margin, height))
+    figure.colorbar(image, cax=place, label=label)
 
 
 def _alignment(axes: "matplotlib.axes.Axes", found: Alignment, audio: AudioSettings) -> None:
@@ -182,4 +184,6 @@ def _save(path: Path, panels: "Mapping[str, tuple[matplotlib.axes.Axes, matplotl
         (x, top, width, height), (_, bottom, *_) = first.get_position().bounds, last.get_position().bounds
         box = [x, 1 - top - height, width, top + height - bottom]
         noted[name] = [round(float(v), 4) for v in (*box, first.get_xlim()[1])]
-    return save(first.get_figure(root=True), path, notes={PLACES: json.dumps(noted)})
+    figure = first.get_figure(root=True)
+    assert figure is not None
+    return save(figure, path, notes={PLACES: json.dumps(noted)})

@@ -90,9 +90,9 @@ class Tracker:
             self.mirror.alert(title, text, is_error)
 
     def settings_artifacts(self, corpus: dict[str, Any], provenance: dict[str, Any]) -> None:
-        """The settings of the run, and what its corpus is: the same corpus, by its digest, is one artifact of all runs.
+        """The settings of the run, and its corpus: the same one, by its digest, is one artifact that all its runs log.
 
-        Runs are the versions of one data set's makers in W&B's lineage, since an offline run can declare no input.
+        Logged and not used, as W&B has it of an input: that is what an offline run may not do.
         """
         if self.mirror:
             about = {"corpus": corpus["digest"], **provenance}
