@@ -106,7 +106,7 @@ def test_what_the_checks_are_for_is_seen(chromium, tmp_path):
 
 def test_a_box_hides_a_variant_everywhere(chromium, comparison):
     still(chromium, comparison, 1400)
-    seen = "[...document.querySelectorAll('.v1, [id^=\"v1-\"]')].filter(x => x.checkVisibility()).length"
+    seen = "[...document.querySelectorAll('.v1, [id^=\"v1-\"]')].filter(x => x.getClientRects().length).length"
     lines = "Bokeh.documents.flatMap(d => d.roots()).flatMap(f => f.renderers).filter(r => r.visible === false).length"
     chromium.run("document.querySelector('.plot').scrollIntoView()")
     chromium.run(PAUSE)
