@@ -15,21 +15,29 @@ from vitslite.synthesis import Synthesizer
 
 
 def main(arguments: argparse.Namespace) -> None:
-    if arguments.output.exists() and not arguments.overwrite:
-        raise ValueError(f"{arguments.output} exists: add --overwrite, or choose another -o")
+    output = arguments.output
+    if output.suffix.lower() != ".wav":
+        raise ValueError(
+            f"-o {output}: speech is written as .wav: type -o {output.with_suffix('.wav')}, and convert it"
+        )
+    if output.exists() and not arguments.overwrite:
+        raise ValueError(f"{output} exists: add --overwrite, or choose another -o")
     voice = Synthesizer(arguments.run, arguments.device)
     wav = voice.speak(arguments.text, console.speak_settings(arguments, voice), arguments.speed)
-    audio.write_wav(arguments.output, wav, voice.sample_rate)
-    print(f"{arguments.output}: {len(wav) / voice.sample_rate:.2f} s, {voice.sample_rate} Hz, from {voice.path}")
+    if not output.parent.is_dir():
+        output.parent.mkdir(parents=True)
+        print(f"made the folder {output.parent}/")
+    audio.write_wav(output, wav, voice.sample_rate)
+    print(f"{output}: {len(wav) / voice.sample_rate:.2f} s, {voice.sample_rate} Hz, from {voice.path}")
 
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("run", type=Path, metavar="RUN")
     p.add_argument("text", metavar="TEXT")
-    p.add_argument("-o", "--output", type=Path, default=Path("out.wav"))
+    p.add_argument("-o", "--output", type=Path, default=Path("out.wav"), help="a .wav file (out.wav)")
     p.add_argument("--overwrite", action="store_true", help="replace an existing output")
-    p.add_argument("--speed", type=float, default=1.0, help="2 is twice as fast")
+    p.add_argument("--speed", type=float, default=1.0, help="2 is twice as fast (1)")
     console.add_speaking(p)
     return p
 
