@@ -5,7 +5,6 @@ with `+`, missing values, combinations that cannot work. The other functions mak
 """
 
 import contextlib
-import difflib
 import math
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -20,8 +19,8 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from vitslite import __version__, distributed, randomness, runs
 from vitslite.audio import Features
-from vitslite.config import declared, families, identity, naming, remarks, rules
-from vitslite.config.settings import Config
+from vitslite.config import declared, families, identity, naming, remarks, rules, suggestions
+from vitslite.config.settings import NO_LANGUAGE, Config, language, reading_version
 from vitslite.datasets.corpus import Corpus, load_corpus
 from vitslite.datasets.loader import Data, Loader, fixed_batches
 from vitslite.files import commit, sole_use, write_text
@@ -32,7 +31,7 @@ from vitslite.model.discriminators import Discriminator, build_discriminator
 from vitslite.model.vits import VITS
 from vitslite.monitoring.tracking import Tracker
 from vitslite.objectives.objective import Objective
-from vitslite.text.frontend import Frontend, TextSettings
+from vitslite.text.frontend import Frontend
 from vitslite.training.checkpoint import Checkpoints
 from vitslite.training.warm_start import WarmStart
 
@@ -65,18 +64,12 @@ def parse(cfg: DictConfig | dict[str, Any], overrides: list[str], sweep: str | N
         raise ValueError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     config.name, config.run_dir = naming.place(cfg, overrides)
     if not any(o.lstrip("+").startswith("text.version=") for o in overrides):
-        config.text.version = _version_of_run(config)
+        config.text.version = reading_version(config)  # of the run that goes on
     config.tracking.group = config.tracking.group or (Path(sweep).name if sweep else naming.group_name(overrides))
     config.tracking.job_type = config.tracking.job_type or ("sweep" if sweep else "train")
     declared.check(config)
     rules.check(config)
     return config
-
-
-def _version_of_run(config: Config) -> int:
-    """A run goes on with the reading of texts that it began with."""
-    stored = runs.stored_config(config.directory)
-    return config.text.version if stored is None else stored.get("text", {}).get("version", TextSettings.version)
 
 
 def defaults() -> dict[str, Any]:
@@ -89,10 +82,10 @@ def known_keys() -> list[str]:
     return list(identity.flatten(defaults()))
 
 
-def unknown_key(key: str) -> str:
-    """A line about a key that does not exist, with the nearest that does."""
-    near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.75)
-    return f"unknown setting {key}{f', did you mean {near[0]}?' if near else ''} (vitslite train --cfg job lists all)"
+def unknown_key(key: str, value: str = "...") -> str:
+    """A line about a key that does not exist, with what may have been meant by it."""
+    meant = suggestions.setting(key, known_keys(), value)
+    return f"unknown setting {key}{f', {meant}' if meant else ''} (vitslite train --cfg job lists all)"
 
 
 def provenance() -> dict[str, str | None]:
@@ -178,23 +171,13 @@ def recogniser(config: Config) -> Recogniser | None:
         return None
     try:
         if settings.recogniser == "auto" and not language(config):
-            print(
-                "note: no word error rates: text=characters does not say the language; if it is English, "
-                "validation.recogniser=pocketsphinx",
-                flush=True,
-            )
+            print(f"note: no word error rates: {NO_LANGUAGE}", flush=True)
         return build_recogniser(settings.recogniser, config.data.kind == "demo", language(config))
     except NotInstalledError as error:
         if settings.recogniser != "auto":
             raise
         print(f"note: no word error rates: {error}", flush=True)
         return None
-
-
-def language(config: Config) -> str:
-    """What a recogniser has to understand, as espeak-ng calls it; "" where characters do not say."""
-    says = config.text.frontend == "phonemes" or config.data.kind == "demo" or config.text.voice != TextSettings.voice
-    return config.text.voice if says else ""
 
 
 def checkpoints(config: Config, corpus: Corpus, device: torch.device) -> Checkpoints:

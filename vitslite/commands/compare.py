@@ -66,7 +66,7 @@ def source_name(source: str) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = console.Options(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("sources", metavar="SOURCE", nargs="+", help="run directories, folders of them, sweeps, wandb:E/P")
     p.add_argument("-o", "--output", type=Path, help="folder for the report (runs/comparisons/NAME)")
     p.add_argument("--baseline", help='"objective.kl=half_analytic", several words in one, or a run (the first)')

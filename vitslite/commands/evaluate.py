@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from vitslite import audio, build, randomness
 from vitslite.commands import console
+from vitslite.config.settings import language
 from vitslite.evaluation import folder
 from vitslite.evaluation.judges import Judge, build_judges
 from vitslite.evaluation.result import Evaluation, Scored, collect
@@ -50,7 +51,7 @@ def evaluate_run(arguments: argparse.Namespace) -> None:
     config, split = voice.config, arguments.split
     if arguments.data_root:
         config.data.root = arguments.data_root
-    recogniser = recognition.build_recogniser(arguments.recogniser, config.data.kind == "demo", build.language(config))
+    recogniser = recognition.build_recogniser(arguments.recogniser, config.data.kind == "demo", language(config))
     judges = build_judges(arguments.judge)
     corpus = build.corpus(config, voice.frontend)
     everything = getattr(corpus, split)
@@ -73,7 +74,7 @@ def evaluate_texts(arguments: argparse.Namespace) -> None:
     """A trained voice on texts that nobody recorded."""
     voice = Synthesizer(arguments.source, arguments.device)
     is_demo = voice.config.data.kind == "demo"
-    recogniser = recognition.build_recogniser(arguments.recogniser, is_demo, build.language(voice.config))
+    recogniser = recognition.build_recogniser(arguments.recogniser, is_demo, language(voice.config))
     judges = build_judges(arguments.judge, has_recordings=False)
     if is_demo and arguments.recogniser == "auto":
         print("note: of this voice the recogniser understands only sentences of the demo's grammar")
@@ -112,6 +113,8 @@ def evaluate_folder(arguments: argparse.Namespace) -> None:
 
 def refuse_what_does_not_apply(arguments: argparse.Namespace) -> None:
     """An option that would be ignored is a misunderstanding."""
+    if arguments.texts and not arguments.texts.is_file():
+        raise ValueError(f"--texts {arguments.texts}: no such file; give one with one sentence per line")
     if arguments.reference and (arguments.texts or arguments.data_root):
         raise ValueError("--reference compares wavs with recordings: it goes without --texts and --data-root")
     if arguments.sample_rate and not arguments.reference:
@@ -205,7 +208,7 @@ def _leave_example(x: Scored, output: Path, scorer: Scorer) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = console.Options(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("source", metavar="SOURCE", help="a run directory, a checkpoint, or (with --reference) wavs")
     p.add_argument("--split", default="test", choices=("test", "validation", "train"))
     p.add_argument("--limit", type=console.positive, default=200, help="at most so many utterances (200)")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vitslite import runs
 from vitslite.audio import AudioSettings
 from vitslite.datasets.corpus import DataSettings
 from vitslite.model.discriminators import DiscriminatorSettings
@@ -43,3 +44,18 @@ class Config:
     def directory(self) -> Path:
         assert self.run_dir is not None, "build.parse sets it"
         return Path(self.run_dir)
+
+
+NO_LANGUAGE = "text=characters does not say the language; if it is English, validation.recogniser=pocketsphinx"
+
+
+def language(config: Config) -> str:
+    """What is spoken, as espeak-ng calls it; "" where characters do not say: see NO_LANGUAGE."""
+    says = config.text.frontend == "phonemes" or config.data.kind == "demo" or config.text.voice != TextSettings.voice
+    return config.text.voice if says else ""
+
+
+def reading_version(config: Config) -> int:
+    """text.version with which the run of this directory began; where there is none, that of the settings."""
+    stored = runs.stored_config(config.directory)
+    return config.text.version if stored is None else stored.get("text", {}).get("version", TextSettings.version)

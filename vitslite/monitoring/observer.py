@@ -34,6 +34,7 @@ from vitslite.monitoring.validation import SOUND_METRICS, WORD_METRICS, Validato
 from vitslite.objectives.objective import Objective
 from vitslite.tensors import Batch, Outputs
 from vitslite.training.observation import StepResult, Throughput
+from vitslite.training.progress import busy
 
 
 class RunObserver:
@@ -94,21 +95,26 @@ class RunObserver:
             return
         batch = self.data.features(self.data.samples.to(self.device))
         model.eval()
-        row, self.probed = probe(model, self.objective, batch, self.objective.counts(batch), self.probed)
+        with busy("measuring gradients and estimators"):
+            row, self.probed = probe(model, self.objective, batch, self.objective.counts(batch), self.probed)
         model.train()
         self.tracker.log(step, row)
 
     def validate(self, step: int, model: VITS) -> dict[str, float]:
         """Log and give the validation losses."""
-        metrics = self.validator.losses(model)
+        with busy(f"validating {len(self.data.corpus.validation)} utterances"):
+            metrics = self.validator.losses(model)
         self.tracker.log(step, metrics)
         return metrics
 
     def sample(self, step: int, model: VITS) -> dict[str, float]:
         """Leave wavs, alignments, spectrograms and curves in the run directory and in W&B; log what was heard."""
         run_dir = self.tracker.run_dir
-        files = self.validator.samples(model, step)
-        heard = self.validator.hearing(model)
+        with busy(f"speaking {len(self.data.samples.ids)} sentences"):
+            files = self.validator.samples(model, step)
+        n_heard = sum(len(batch.ids) for batch in self.data.wer_batches)
+        with busy(f"{'listening to' if self.validator.recogniser else 'measuring'} {n_heard} sentences"):
+            heard = self.validator.hearing(model)
         if heard:
             self.tracker.log(step, heard)
         rows = self.tracker.rows()

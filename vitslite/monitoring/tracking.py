@@ -1,7 +1,8 @@
 """Experiment tracking: `metrics.jsonl` always, Weights & Biases as its mirror.
 
 The one owner of wandb. It never asks, never waits for long and never stops a run: with a key and a network it is
-online, otherwise it writes an offline run into the run directory and says how to sync it.
+online, otherwise it writes an offline run into the run directory and says how to sync it. Its import takes a second of
+processor time, so it is where it is used.
 """
 
 import contextlib
@@ -12,12 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import wandb
-from wandb.errors import Error as WandbError
-
 from vitslite import runs
-
-_MEDIA = {".png": wandb.Image, ".wav": wandb.Audio}
 
 
 @dataclass
@@ -69,13 +65,15 @@ class Tracker:
         """Show pictures (.png) and sounds (.wav) that lie in the run directory already, by W&B key."""
         if self._run is None or not files:
             return
-        self._run.log({"step": step} | {k: _MEDIA[p.suffix](str(p), caption=p.stem) for k, p in files.items()})
+        self._run.log({"step": step} | {k: _medium(p, caption=p.stem) for k, p in files.items()})
 
     def table(self, step: int, key: str, rows: list[dict[str, Any]]) -> None:
         """Show dictionaries of the same keys as a table; paths in it become pictures and players."""
         if self._run is None or not rows:
             return
-        cells = [[_MEDIA[v.suffix](str(v)) if isinstance(v, Path) else v for v in row.values()] for row in rows]
+        import wandb
+
+        cells = [[_medium(v) if isinstance(v, Path) else v for v in row.values()] for row in rows]
         with _staging_below(self.run_dir / "wandb"):
             self._run.log({"step": step, key: wandb.Table(columns=list(rows[0]), data=cells, allow_mixed_types=True)})
 
@@ -105,6 +103,8 @@ def add_summary(settings: TrackingSettings, run_dir: Path, values: dict[str, int
     mode = _mode(settings) if (run_dir / "wandb_id").exists() else "disabled"
     if mode == "disabled":
         return
+    from wandb.errors import Error as WandbError
+
     try:
         with _init(mode, settings, run_dir) as run:
             run.summary.update(values)
@@ -126,6 +126,8 @@ def _start_wandb(settings: TrackingSettings, run_dir: Path, **described: Any) ->
     mode = _mode(settings)
     if mode == "disabled":
         return None
+    from wandb.errors import Error as WandbError
+
     try:
         run = _init(mode, settings, run_dir, **described)
     except WandbError as error:
@@ -150,6 +152,8 @@ def _mode(settings: TrackingSettings) -> str:
 
 def _init(mode: str, settings: TrackingSettings, run_dir: Path, **described: Any) -> Any:
     """`described`: the name, group, job type, tags and config of a new run; one that goes on has them."""
+    import wandb
+
     id_file = run_dir / "wandb_id"
     if not id_file.exists():  # made once, so that a resumed run goes on in the same place
         id_file.write_text(secrets.token_hex(4))
@@ -180,5 +184,14 @@ def _staging_below(folder: Path) -> Iterator[None]:
             del os.environ["WANDB_DATA_DIR"]
 
 
+def _medium(path: Path, **options: str) -> Any:
+    import wandb
+
+    kinds = {".png": wandb.Image, ".wav": wandb.Audio}
+    return kinds[path.suffix](str(path), **options)
+
+
 def _has_key() -> bool:
+    import wandb
+
     return wandb.login(prompt=False, verify=False)
