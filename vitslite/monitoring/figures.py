@@ -4,7 +4,9 @@ Each function writes a PNG. It takes arrays, not tensors, and imports the drawin
 picture: reading runs needs neither.
 """
 
+import functools
 import textwrap
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from matplotlib.colors import LogNorm
 from vitslite.metrics.catalogue import axis_label, find
 from vitslite.runs import Row
 
+OTHER_SCRIPTS = ("Noto Sans", "WenQuanYi", "Source Han Sans", "Microsoft YaHei", "PingFang", "Arial Unicode", "Nirmala")
 TITLE_WIDTH = 90  # characters; longer sentences are cut
 
 
@@ -134,5 +137,16 @@ def _stack(names: Iterable[str], title: str, inches: float) -> "tuple[matplotlib
 
 def save(figure: "matplotlib.figure.Figure", path: Path, dpi: int = 110) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=dpi)
+    with matplotlib.rc_context({"font.sans-serif": _fonts()}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box, where no font of this machine has it
+        figure.savefig(path, dpi=dpi)
     return path
+
+
+@functools.cache
+def _fonts() -> list[str]:
+    """matplotlib's own font, then those of this machine that have the letters of other scripts."""
+    from matplotlib.font_manager import fontManager
+
+    installed = sorted({font.name for font in fontManager.ttflist})
+    return ["DejaVu Sans", *(name for name in installed if name.startswith(OTHER_SCRIPTS))]
