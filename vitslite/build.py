@@ -20,7 +20,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from vitslite import __version__, distributed, randomness, runs
 from vitslite.audio import Features
 from vitslite.config import declared, families, identity, naming, remarks, rules, suggestions
-from vitslite.config.settings import NO_LANGUAGE, Config, language, reading_version
+from vitslite.config.settings import Config, language, reading_version
 from vitslite.datasets.corpus import Corpus, load_corpus
 from vitslite.datasets.loader import Data, Loader, fixed_batches
 from vitslite.files import commit, sole_use, write_text
@@ -32,7 +32,7 @@ from vitslite.model.vits import VITS
 from vitslite.monitoring.tracking import Tracker
 from vitslite.objectives.objective import Objective
 from vitslite.text.frontend import Frontend
-from vitslite.training.checkpoint import Checkpoints
+from vitslite.training.run_checkpoints import Checkpoints
 from vitslite.training.warm_start import WarmStart
 
 VALIDATION_BATCH = 16  # utterances; a constant, so that data.batch_size does not change the validation losses
@@ -51,7 +51,7 @@ def parse(cfg: DictConfig | dict[str, Any], overrides: list[str], sweep: str | N
     ValueError, in one line, for whatever is wrong with it.
     """
     schema = OmegaConf.structured(Config)
-    plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
+    plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else declared.settled(cfg)
     try:
         merged = OmegaConf.merge(schema, plain)
         missing = OmegaConf.missing_keys(merged)
@@ -113,7 +113,7 @@ def corpus(config: Config, frontend: Frontend | None = None) -> Corpus:
 def data(config: Config, corpus: Corpus) -> Data:
     """Training batches by step, and the fixed ones for validation."""
     rank, world = distributed.rank(), distributed.world_size()
-    on_gpu = config.trainer.device != "cpu" and torch.cuda.is_available()
+    on_gpu = config.trainer.device in ("auto", "cuda") and torch.cuda.is_available()
     cache = Path(config.data.cache) if config.data.cache_audio else None
     loader = Loader(corpus.train, config.data, config.audio, config.seed, rank, world, on_gpu, cache)
     fixed = partial(fixed_batches, batch_size=VALIDATION_BATCH, audio=config.audio, seed=config.seed)
@@ -154,8 +154,7 @@ def discriminator(config: Config) -> Discriminator | None:
 def warm_start(config: Config) -> WarmStart | None:
     """The voice that a new run begins from; None without one, and where the run goes on: it is then read no more."""
     source = config.trainer.init_from
-    is_resumed = (config.directory / runs.CHECKPOINTS / "last.pt").exists()
-    return None if source is None or is_resumed else WarmStart(source, config.audio)
+    return None if source is None or runs.has_checkpoints(config.directory) else WarmStart(source, config.audio)
 
 
 def objective(config: Config) -> Objective:
@@ -170,8 +169,6 @@ def recogniser(config: Config) -> Recogniser | None:
     if not distributed.is_main() or settings.n_heard == 0:
         return None
     try:
-        if settings.recogniser == "auto" and not language(config):
-            print(f"note: no word error rates: {NO_LANGUAGE}", flush=True)
         return build_recogniser(settings.recogniser, config.data.kind == "demo", language(config))
     except NotInstalledError as error:
         if settings.recogniser != "auto":
@@ -182,29 +179,29 @@ def recogniser(config: Config) -> Recogniser | None:
 
 def checkpoints(config: Config, corpus: Corpus, device: torch.device) -> Checkpoints:
     """Where the run's checkpoints are; refuses to go on from a run of other settings or other data."""
-    threads, ranks = torch.get_num_threads(), distributed.world_size()
-    environment = {"torch": str(torch.__version__), "device": device.type, "threads": threads, "ranks": ranks}
-    header = {
+    environment: dict[str, str | int] = {"torch": str(torch.__version__), "device": device.type}
+    environment |= {"threads": torch.get_num_threads(), "ranks": distributed.world_size()}
+    header: dict[str, Any] = {
         "config": asdict(config),
         "frontend": corpus.frontend.state(),
         "corpus": corpus.digest(),
         "environment": environment,
-        **provenance(),
-    }
-    checkpoints = Checkpoints(config.directory, header)
-    if checkpoints.found is not None:
-        changed = identity.check_resumable(checkpoints.found, header, checkpoints.last, defaults())
+        "changes": [],  # of settings and environment, at the steps where a start went on
+    } | provenance()
+    checkpoints = Checkpoints(config.directory, header, config.trainer.keep_checkpoints)
+    if (found := checkpoints.found) is not None:
+        changed = identity.check_resumable(found, header, checkpoints.source, defaults())
+        header["changes"] = [*found.get("changes", []), *(f"step {found['step']}: {change}" for change in changed)]
         if changed and distributed.is_main():
-            print(f"note: going on in another environment, so not bit for bit: {'; '.join(changed)}", flush=True)
+            print(f"note: not bit for bit from here: {'; '.join(changed)}", flush=True)
     return checkpoints
 
 
 def is_trained(config: Config) -> bool:
     """Whether the run of these settings has come to its end: then there is nothing to start."""
-    run_dir = config.directory
-    stored = runs.stored_config(run_dir)
+    stored = runs.stored_config(config.directory)
     changed = stored is None or identity.changed_settings(stored, asdict(config), defaults())
-    return not changed and runs.finished_step(run_dir) >= config.trainer.steps
+    return not changed and runs.finished_step(config.directory) >= config.trainer.steps
 
 
 def result(config: Config) -> float | None:
@@ -230,27 +227,35 @@ def run_directory(config: Config) -> Iterator[Path]:
     except OSError as error:
         raise OSError(f"run_dir={run_dir} cannot be made: {error.strerror}; choose another") from error
     with sole_use(run_dir):
+        runs.tidy_up(run_dir)
         yield run_dir
 
 
 def write_settings(config: Config, corpus: Corpus) -> None:
     """Leave the settings, and the list of what was skipped of the corpus, in the run's directory."""
     if distributed.is_main():
-        run_dir = config.directory
-        runs.write_config(run_dir, asdict(config))
-        write_text(run_dir / "skipped.tsv", corpus.skipped.report())
+        runs.write_config(config.directory, asdict(config))
+        write_text(config.directory / runs.SKIPPED, corpus.skipped.report())
 
 
-def tracker(config: Config, run_dir: Path, overrides: list[str]) -> Tracker:
-    """The run directory's own log and W&B. The overrides become tags; `variant` is what seeds have in common."""
+def tracker(
+    config: Config, run_dir: Path, overrides: list[str], corpus: Corpus | None = None, notes: str | None = None
+) -> Tracker:
+    """The run directory's own log and W&B, where the overrides become tags. `variant`: all but the seed.
+
+    Seeds of one variant have their number of steps in common: a run of 100 and one of 400 are not seeds of each other.
+    """
     tags = [o for o in overrides if not o.startswith(("name=", "run_dir=", "tracking", "hydra")) and len(o) <= 64]
     if remarks.wrong_on_purpose(config):
         tags.append("wrong-on-purpose")
     model = config.model
     described = asdict(config) | {
-        "variant": naming.group_name(overrides),
+        "variant": f"{naming.group_name(overrides)}-trainer.steps={config.trainer.steps}",
         "family": families.family(model.posterior.kind, model.flow.kind, model.refiner.kind),
         **provenance(),
     }
     assert config.name is not None
-    return Tracker(config.tracking, run_dir, config.name, tags, described, distributed.is_main())
+    tracker = Tracker(config.tracking, run_dir, config.name, tags, described, distributed.is_main(), notes)
+    if corpus is not None:
+        tracker.settings_artifacts(corpus.about(), provenance())
+    return tracker

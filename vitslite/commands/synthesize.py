@@ -42,7 +42,7 @@ def _free(path: Path) -> Path:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = console.Options(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = console.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("run", type=Path, metavar="RUN")
     p.add_argument("text", metavar="TEXT")
     p.add_argument("-o", "--output", type=Path, default=Path("out.wav"), help="a .wav file (out.wav)")

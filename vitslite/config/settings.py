@@ -46,11 +46,8 @@ class Config:
         return Path(self.run_dir)
 
 
-NO_LANGUAGE = "text=characters does not say the language; if it is English, validation.recogniser=pocketsphinx"
-
-
 def language(config: Config) -> str:
-    """What is spoken, as espeak-ng calls it; "" where characters do not say: see NO_LANGUAGE."""
+    """What is spoken, as espeak-ng calls it; "" where characters do not say."""
     says = config.text.frontend == "phonemes" or config.data.kind == "demo" or config.text.voice != TextSettings.voice
     return config.text.voice if says else ""
 

@@ -63,6 +63,11 @@ class Corpus:
         parts = [f"{u.id} {u.n_frames} {u.tokens}" for u in [*self.train, *self.validation]]
         return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
+    def about(self) -> dict[str, str | int]:
+        """The digest, and how much there is."""
+        counts = {"train": len(self.train), "validation": len(self.validation), "test": len(self.test)}
+        return {"digest": self.digest(), **counts, "skipped": len(self.skipped.entries)}
+
     def summary(self) -> str:
         """What was read and what was left out, for the user."""
         n_used, n_skipped = len(self.train) + len(self.validation) + len(self.test), len(self.skipped.entries)
