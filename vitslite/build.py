@@ -63,8 +63,7 @@ def parse(cfg: DictConfig | dict[str, Any], overrides: list[str], sweep: str | N
     except OmegaConfBaseException as error:
         raise ValueError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     config.name, config.run_dir = naming.place(cfg, overrides)
-    if not any(o.lstrip("+").startswith("text.version=") for o in overrides):
-        config.text.version = reading_version(config)  # of the run that goes on
+    config.text.version = reading_version(config, overrides)
     config.tracking.group = config.tracking.group or (Path(sweep).name if sweep else naming.group_name(overrides))
     config.tracking.job_type = config.tracking.job_type or ("sweep" if sweep else "train")
     declared.check(config)

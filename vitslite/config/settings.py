@@ -52,7 +52,9 @@ def language(config: Config) -> str:
     return config.text.voice if says else ""
 
 
-def reading_version(config: Config) -> int:
-    """text.version with which the run of this directory began; where there is none, that of the settings."""
+def reading_version(config: Config, overrides: list[str]) -> int:
+    """text.version of the run that goes on in this directory, unless it is typed; of a new one that of the settings."""
     stored = runs.stored_config(config.directory)
-    return config.text.version if stored is None else stored.get("text", {}).get("version", TextSettings.version)
+    if stored is None or any(o.lstrip("+").startswith("text.version=") for o in overrides):
+        return config.text.version
+    return stored.get("text", {}).get("version", TextSettings.version)
