@@ -24,6 +24,7 @@ LAYERS = [  # lowest first; a module may import from its own entry and from thos
     ["synthesis"],
     ["experiments", "evaluation", "benchmarks"],
     ["commands"],
+    ["__main__"],
 ]
 ALLOWED_BESIDE = {"model": {"tensors", "randomness", "kernels"}}  # a model can be used without data, hydra or wandb
 OWNERS = {  # of a third-party library: the modules that may import it, by name or by folder
@@ -51,6 +52,7 @@ OWNERS = {  # of a third-party library: the modules that may import it, by name 
     "speechmos": {"evaluation.judges"},
     "resemblyzer": {"evaluation.judges"},
     "espeakng_loader": {"text"},
+    "sentencex": {"text.sentences"},
     "tqdm": {"training.progress", "datasets", "commands.evaluate"},
 }
 

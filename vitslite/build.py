@@ -5,7 +5,6 @@ with `+`, missing values, combinations that cannot work. The other functions mak
 """
 
 import contextlib
-import difflib
 import math
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -20,8 +19,8 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from vitslite import __version__, distributed, randomness, runs
 from vitslite.audio import Features
-from vitslite.config import declared, families, identity, naming, remarks, rules
-from vitslite.config.settings import Config
+from vitslite.config import declared, families, identity, naming, remarks, rules, suggestions
+from vitslite.config.settings import Config, language, reading_version
 from vitslite.datasets.corpus import Corpus, load_corpus
 from vitslite.datasets.loader import Data, Loader, fixed_batches
 from vitslite.files import commit, sole_use, write_text
@@ -64,6 +63,7 @@ def parse(cfg: DictConfig | dict[str, Any], overrides: list[str], sweep: str | N
     except OmegaConfBaseException as error:
         raise ValueError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     config.name, config.run_dir = naming.place(cfg, overrides)
+    config.text.version = reading_version(config, overrides)
     config.tracking.group = config.tracking.group or (Path(sweep).name if sweep else naming.group_name(overrides))
     config.tracking.job_type = config.tracking.job_type or ("sweep" if sweep else "train")
     declared.check(config)
@@ -81,10 +81,10 @@ def known_keys() -> list[str]:
     return list(identity.flatten(defaults()))
 
 
-def unknown_key(key: str) -> str:
-    """A line about a key that does not exist, with the nearest that does."""
-    near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.75)
-    return f"unknown setting {key}{f', did you mean {near[0]}?' if near else ''} (vitslite train --cfg job lists all)"
+def unknown_key(key: str, value: str = "...") -> str:
+    """A line about a key that does not exist, with what may have been meant by it."""
+    meant = suggestions.setting(key, known_keys(), value)
+    return f"unknown setting {key}{f', {meant}' if meant else ''} (vitslite train --cfg job lists all)"
 
 
 def provenance() -> dict[str, str | None]:
@@ -168,7 +168,7 @@ def recogniser(config: Config) -> Recogniser | None:
     if not distributed.is_main() or settings.n_heard == 0:
         return None
     try:
-        return build_recogniser(settings.recogniser, config.data.kind == "demo", config.text.voice)
+        return build_recogniser(settings.recogniser, config.data.kind == "demo", language(config))
     except NotInstalledError as error:
         if settings.recogniser != "auto":
             raise

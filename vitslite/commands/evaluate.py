@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from vitslite import audio, build, randomness
 from vitslite.commands import console
+from vitslite.config.settings import language
 from vitslite.evaluation import folder, page
 from vitslite.evaluation.judges import Judge, build_judges
 from vitslite.evaluation.result import Evaluation, Scored, collect
@@ -52,7 +53,7 @@ def evaluate_run(arguments: argparse.Namespace) -> None:
     config, split = voice.config, arguments.split
     if arguments.data_root:
         config.data.root = arguments.data_root
-    recogniser = recognition.build_recogniser(arguments.recogniser, config.data.kind == "demo", config.text.voice)
+    recogniser = recognition.build_recogniser(arguments.recogniser, config.data.kind == "demo", language(config))
     judges = build_judges(arguments.judge)
     corpus = build.corpus(config, voice.frontend)
     everything = getattr(corpus, split)
@@ -77,7 +78,7 @@ def evaluate_texts(arguments: argparse.Namespace) -> None:
     """A trained voice on texts that nobody recorded."""
     voice = Synthesizer(arguments.source, arguments.device)
     is_demo = voice.config.data.kind == "demo"
-    recogniser = recognition.build_recogniser(arguments.recogniser, is_demo, voice.config.text.voice)
+    recogniser = recognition.build_recogniser(arguments.recogniser, is_demo, language(voice.config))
     judges = build_judges(arguments.judge, has_recordings=False)
     if is_demo and arguments.recogniser == "auto":
         print("note: of this voice the recogniser understands only sentences of the demo's grammar")
@@ -116,6 +117,8 @@ def evaluate_folder(arguments: argparse.Namespace) -> None:
 
 def refuse_what_does_not_apply(arguments: argparse.Namespace) -> None:
     """An option that would be ignored is a misunderstanding."""
+    if arguments.texts and not arguments.texts.is_file():
+        raise ValueError(f"--texts {arguments.texts}: no such file; give one with one sentence per line")
     if arguments.reference and (arguments.texts or arguments.data_root):
         raise ValueError("--reference compares wavs with recordings: it goes without --texts and --data-root")
     if arguments.sample_rate and not arguments.reference:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -27,6 +28,33 @@ def swept_overrides(arguments: list[str]) -> list[str] | None:
     if not flags & {"-m", "--multirun"} or flags & _SHOWING:
         return None
     return [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
+
+
+def readable(arguments: list[str]) -> list[str]:
+    """A command line as Hydra can read it: ~/ is the home, and a value that its grammar refuses is quoted.
+
+    That is so for folders with brackets, umlauts, a = in them; a value in quotes or brackets is left as it was typed.
+    """
+    return [_quoted(a) if "=" in a and not a.startswith("-") else a for a in arguments]
+
+
+def _quoted(argument: str) -> str:
+    key, _, value = argument.partition("=")
+    if value.startswith("~/"):
+        value = str(Path(value).expanduser())
+    plain = f"{key}={value}"
+    if value[:1] in "\"'[{$" and value[:1] or _parses(plain):
+        return plain
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{escaped}'" if _parses(f"{key}='{escaped}'") else plain
+
+
+def _parses(argument: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return False
+    return True
 
 
 def place(cfg: Mapping[str, Any], overrides: list[str]) -> tuple[str, str]:

@@ -126,7 +126,8 @@ def read_texts(path: Path, frontend: Frontend) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"--texts {path}: cannot be read as UTF-8 text ({error})") from error
+        fault = error.strerror if isinstance(error, OSError) and error.strerror else f"not UTF-8 text ({error})"
+        raise ValueError(f"--texts {path}: {fault.lower()}; give a file with one sentence per line") from error
     texts = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
