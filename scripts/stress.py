@@ -133,7 +133,7 @@ def killed_training(n: int, folder: Path, overrides: list[str]) -> Counts:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         rows = read_rows(folder / "killed")
-        found[f"killed after step {rows[-1]['step'] if rows else 0:4}"] += 0
+        print(f"killed after step {rows[-1]['step'] if rows else 0}", flush=True)
     with _forked(lambda: _train(folder / "killed", folder / "cache", overrides)):
         pass
     found["differences"] = len(differences(folder / "whole", folder / "killed"))
@@ -238,7 +238,15 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"{arguments.what}, {n} times, {time.monotonic() - started:.0f} s:")
     for what, count in found.items():
         print(f"  {count} {what}")
-    bad = ("unreadable", "lost", "strays after the next start", "unnoticed", "not fallen back", "differences")
+    bad = (
+        "unreadable",
+        "lost",
+        "strays after the next start",
+        "too many files",
+        "unnoticed",
+        "not fallen back",
+        "differences",
+    )
     if any(found[what] for what in bad):
         raise ValueError("something was lost")
 
