@@ -43,7 +43,8 @@ def read(voice: str, text: str, version: int = 2, **options) -> str:
 )
 def test_languages(voice, text, expected):
     assert read(voice, text) == expected
-    assert read(voice, text, units="codepoints").replace(" ", "") == expected.replace(" ", "")
+    codepoints = read(voice, text, units="codepoints").replace(" ", "")
+    assert unicodedata.normalize("NFC", codepoints) == expected.replace(" ", "")
 
 
 def test_what_version_1_reads_is_what_stored_voices_were_trained_on():

@@ -84,7 +84,7 @@ def departures(config: Config) -> Iterator[str]:
     if regulariser.free_bits:
         yield f"objective.regulariser.free_bits={regulariser.free_bits}: loss/kl is at least that per channel"
     if config.validation.recogniser == "auto" and config.validation.n_heard and not language(config):
-        yield "text=characters does not say the language: nobody listens (English: validation.recogniser=pocketsphinx)"
+        yield "text=characters does not say the language: nobody listens; English: validation.recogniser=pocketsphinx"
 
 
 def no_kl_by_design(config: Config) -> list[str]:

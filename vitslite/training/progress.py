@@ -31,7 +31,7 @@ class Progress:
             disable=not self.on_terminal,
             dynamic_ncols=True,
             smoothing=0.05,
-            bar_format="{n_fmt}/{total_fmt} {remaining} left {postfix} {bar}",
+            bar_format="{n_fmt}/{total_fmt} {remaining} left{postfix} {bar}",
         )
         self.started = self.last_line = time.monotonic()
 
@@ -56,7 +56,10 @@ class Progress:
         per_step = (now - self.started) / max(1, done - self.first)
         if self.on_terminal:
             speed = f"{per_step:.2f} s/step" if per_step > 1 else f"{1 / per_step:.1f} steps/s"
-            self.bar.set_postfix_str(that_fit([*numbers, speed], shutil.get_terminal_size().columns), refresh=False)
+            hours = (self.total - done) * per_step >= 3600
+            beside = len(f"{done}/{self.total} {'0:00:00' if hours else '00:00'} left,    ")
+            room = shutil.get_terminal_size().columns - beside
+            self.bar.set_postfix_str(that_fit([*numbers, speed], room), refresh=False)
         if self.prints_lines:
             left = (self.total - done) * per_step
             print(
@@ -65,11 +68,11 @@ class Progress:
             )
 
 
-def that_fit(numbers: list[str], columns: int) -> str:
-    """As many of the numbers, whole, as fit in a terminal beside steps, time left and the rest of the bar."""
+def that_fit(numbers: list[str], room: int) -> str:
+    """As many of the numbers, whole, as `room` characters take."""
     text = ""
     for number in numbers:
-        if len(text) + len(number) + 1 > columns - len("10000/100000 00:00:00 left   "):
+        if len(text) + len(number) + 1 > room:
             break
         text = f"{text} {number}".strip()
     return text
