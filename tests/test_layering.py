@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "vitslite"
 
 LAYERS = [  # lowest first; a module may import from its own entry and from those above it in this list
-    ["tensors", "randomness", "distributed", "files", "runs", "kernels"],
+    ["tensors", "randomness", "distributed", "files", "audio_files", "runs", "kernels"],
     ["audio", "text"],
     ["datasets", "model"],
     ["objectives"],
@@ -37,7 +37,7 @@ OWNERS = {  # of a third-party library: the modules that may import it, by name 
     "numba": {"kernels"},
     "triton": {"kernels"},
     "monotonic_alignment_search": {"benchmarks"},
-    "soundfile": {"audio"},
+    "soundfile": {"audio", "audio_files"},
     "librosa": {"metrics.acoustics"},
     "scipy": {"metrics.acoustics", "metrics.sound", "metrics.statistics"},
     "tabulate": {"benchmarks", "evaluation", "experiments"},

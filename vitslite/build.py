@@ -113,9 +113,10 @@ def data(config: Config, corpus: Corpus) -> Data:
     """Training batches by step, and the fixed ones for validation."""
     rank, world = distributed.rank(), distributed.world_size()
     on_gpu = config.trainer.device != "cpu" and torch.cuda.is_available()
-    cache = Path(config.data.cache) if config.data.cache_audio else None
-    loader = Loader(corpus.train, config.data, config.audio, config.seed, rank, world, on_gpu, cache)
-    fixed = partial(fixed_batches, batch_size=VALIDATION_BATCH, audio=config.audio, seed=config.seed)
+    loader = Loader(corpus.train, config.data, config.audio, config.seed, rank, world, on_gpu, corpus.clips)
+    fixed = partial(
+        fixed_batches, batch_size=VALIDATION_BATCH, audio=config.audio, seed=config.seed, clips=corpus.clips
+    )
     return Data(
         corpus=corpus,
         audio=config.audio,

@@ -8,7 +8,7 @@ import soundfile
 from common import SHARED, defaults_with
 
 from vitslite.audio import AudioSettings, write_wav
-from vitslite.datasets.collate import ClipReader
+from vitslite.datasets.clips import ClipReader
 from vitslite.datasets.corpus import DataSettings, load_corpus
 from vitslite.datasets.metadata import Skipped, read_metadata
 from vitslite.text.frontend import TextSettings

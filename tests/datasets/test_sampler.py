@@ -134,9 +134,9 @@ def test_batches_are_padded_and_keyed(utterances):
 def test_workers_change_nothing(utterances, cached, tmp_path):
     cache = tmp_path if cached else None
     plain = take(Loader(utterances, DataSettings(batch_size=4), AUDIO, 0), 0, 14)
-    forked = take(Loader(utterances, DataSettings(batch_size=4, n_workers=2), AUDIO, 0, cache=cache), 0, 14)
+    forked = take(Loader(utterances, DataSettings(batch_size=4, n_workers=2), AUDIO, 0, clips=clips), 0, 14)
     assert all(same(a, b) for [a], [b] in zip(plain, forked, strict=True))
-    resumed = take(Loader(utterances, DataSettings(batch_size=4, n_workers=1), AUDIO, 0, cache=cache), 9, 5)
+    resumed = take(Loader(utterances, DataSettings(batch_size=4, n_workers=1), AUDIO, 0, clips=clips), 9, 5)
     assert all(same(a, b) for [a], [b] in zip(plain[9:], resumed, strict=True))
 
 
