@@ -99,9 +99,11 @@ def test_other_sample_rates_and_channels_are_converted(tmp_path):
 
 def test_level(tmp_path):
     root = make(tmp_path)
-    write_wav(root / "wavs" / "c001.wav", np.zeros(SR, np.int16), SR)
-    loud, silent = (ClipReader(SR, HOP)(u).astype(int) for u in all_of(load(root, peak=0.9))[:2])
-    assert abs(np.abs(loud).max() - 0.9 * 32768) < 1 and not silent.any()
+    loud = ClipReader(SR, HOP)(all_of(load(root, peak=0.9))[0]).astype(int)
+    assert abs(np.abs(loud).max() - 0.9 * 32768) < 1
+    silent = dataclasses.replace(all_of(load(root, peak=0.9))[1], path=root / "silent.wav")
+    write_wav(silent.path, np.zeros(SR, np.int16), SR)
+    assert not ClipReader(SR, HOP)(silent).any()
     quiet = ClipReader(SR, HOP)(all_of(load(root))[0])
     assert np.corrcoef(loud, quiet)[0, 1] > 0.99999
 
@@ -180,7 +182,7 @@ def test_too_many_broken_clips_stop_the_run(tmp_path):
     assert len(all_of(load(root))) == 30
     (root / "wavs" / "c010.wav").write_bytes(b"<html>")
     with pytest.raises(
-        ValueError, match=r"11 of 40 clips are missing or corrupt \(data.max_bad=0.01\); 10 skipped, mis"
+        ValueError, match=r"11 of 40 clips are missing, corrupt or silent \(data.max_bad=0.01\); 10 skipped, mis"
     ):
         load(root)
     assert len(all_of(load(root, max_bad=0.5))) == 29

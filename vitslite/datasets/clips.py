@@ -4,7 +4,7 @@ import os
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int16
@@ -16,6 +16,7 @@ SUFFIXES = (".wav", ".flac")
 _OTHER_SUFFIXES = (".mp3", ".ogg", ".opus", ".m4a", ".aac", ".wma", ".aiff", ".raw", ".pcm", ".sph")
 
 
+@runtime_checkable
 class Clip(Protocol):
     """What is read: the first n_frames * hop_length samples of a file, its loudest sample at `peak`, if that is set."""
 
