@@ -22,6 +22,7 @@ from vitslite import __version__, distributed, randomness, runs
 from vitslite.audio import Features
 from vitslite.config import declared, families, identity, naming, remarks, rules
 from vitslite.config.settings import Config
+from vitslite.datasets import record
 from vitslite.datasets.corpus import Corpus, load_corpus
 from vitslite.datasets.loader import Data, Loader, fixed_batches
 from vitslite.files import commit, sole_use, write_text
@@ -33,6 +34,7 @@ from vitslite.model.vits import VITS
 from vitslite.monitoring.tracking import Tracker
 from vitslite.objectives.objective import Objective
 from vitslite.text.frontend import Frontend
+from vitslite.training import checkpoint
 from vitslite.training.checkpoint import Checkpoints
 from vitslite.training.warm_start import WarmStart
 
@@ -100,23 +102,17 @@ def corpus(config: Config, frontend: Frontend | None = None) -> Corpus:
     min_frames = config.model.segment_frames or 1
     if config.discriminator.kind != "none":
         min_frames = max(min_frames, config.discriminator.segment_frames)
-    if not distributed.is_main():
-        distributed.barrier()
     multiple = config.model.flow.n_squeeze if config.model.flow.kind == "glow" else 1
-    loaded = load_corpus(config.data, config.text, config.audio, min_frames, frontend, multiple)
-    if distributed.is_main():
-        distributed.barrier()
-    return loaded
+    with distributed.main_first():
+        return load_corpus(config.data, config.text, config.audio, min_frames, frontend, multiple)
 
 
 def data(config: Config, corpus: Corpus) -> Data:
     """Training batches by step, and the fixed ones for validation."""
-    rank, world = distributed.rank(), distributed.world_size()
+    rank, world, clips = distributed.rank(), distributed.world_size(), corpus.clips
     on_gpu = config.trainer.device != "cpu" and torch.cuda.is_available()
-    loader = Loader(corpus.train, config.data, config.audio, config.seed, rank, world, on_gpu, corpus.clips)
-    fixed = partial(
-        fixed_batches, batch_size=VALIDATION_BATCH, audio=config.audio, seed=config.seed, clips=corpus.clips
-    )
+    loader = Loader(corpus.train, config.data, config.audio, config.seed, rank, world, on_gpu, clips)
+    fixed = partial(fixed_batches, batch_size=VALIDATION_BATCH, audio=config.audio, seed=config.seed, clips=clips)
     return Data(
         corpus=corpus,
         audio=config.audio,
@@ -186,23 +182,29 @@ def checkpoints(config: Config, corpus: Corpus, device: torch.device) -> Checkpo
         "config": asdict(config),
         "frontend": corpus.frontend.state(),
         "corpus": corpus.digest(),
+        "recordings": corpus.recordings(),
         "environment": environment,
         **provenance(),
     }
     checkpoints = Checkpoints(config.directory, header)
     if checkpoints.found is not None:
-        changed = identity.check_resumable(checkpoints.found, header, checkpoints.last, defaults())
+        other = record.changes(config.directory, corpus)
+        changed = identity.check_resumable(checkpoints.found, header, checkpoints.last, defaults(), other)
         if changed and distributed.is_main():
             print(f"note: going on in another environment, so not bit for bit: {'; '.join(changed)}", flush=True)
     return checkpoints
 
 
 def is_trained(config: Config) -> bool:
-    """Whether the run of these settings has come to its end: then there is nothing to start."""
+    """Whether the run of these settings has come to its end, and nothing is left; ValueError: on other data."""
     run_dir = config.directory
     stored = runs.stored_config(run_dir)
     changed = stored is None or identity.changed_settings(stored, asdict(config), defaults())
-    return not changed and runs.finished_step(run_dir) >= config.trainer.steps
+    if changed or runs.finished_step(run_dir) < config.trainer.steps:
+        return False
+    trained_on = partial(checkpoint.read, run_dir / runs.CHECKPOINTS / "last.pt")
+    record.refuse_other_data(run_dir, config.data, partial(corpus, config), trained_on)
+    return True
 
 
 def result(config: Config) -> float | None:
@@ -232,11 +234,13 @@ def run_directory(config: Config) -> Iterator[Path]:
 
 
 def write_settings(config: Config, corpus: Corpus) -> None:
-    """Leave the settings, and the list of what was skipped of the corpus, in the run's directory."""
+    """Leave the settings, and the lists of what was read, skipped and doubtful, in the run's directory."""
     if distributed.is_main():
         run_dir = config.directory
         runs.write_config(run_dir, asdict(config))
+        record.write(run_dir, corpus)
         write_text(run_dir / "skipped.tsv", corpus.skipped.report())
+        write_text(run_dir / "doubtful.tsv", corpus.notes.report())
 
 
 def tracker(config: Config, run_dir: Path, overrides: list[str]) -> Tracker:

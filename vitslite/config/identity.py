@@ -48,7 +48,11 @@ def changed_settings(stored: dict[str, Any], now: dict[str, Any], defaults: dict
 
 
 def check_resumable(
-    stored: dict[str, Any], header: dict[str, Any], path: Path, defaults: dict[str, Any] | None = None
+    stored: dict[str, Any],
+    header: dict[str, Any],
+    path: Path,
+    defaults: dict[str, Any] | None = None,
+    other_data: str | None = None,
 ) -> list[str]:
     """What of the environment has changed since the checkpoint `stored` at `path` was written.
 
@@ -64,11 +68,11 @@ def check_resumable(
             "Give the new run a name of its own (name=...), or restore the settings to go on"
         )
     known = {"frontend": {"settings": defaults.get("text", {})}}  # a frontend's state holds the settings of the text
-    for part in ("frontend", "corpus"):
+    for part in ("frontend", "corpus", *(["recordings"] if "recordings" in stored else [])):  # older ones lack it
         if _completed(stored.get(part), known.get(part)) != _completed(header.get(part), known.get(part)):
             raise ValueError(
-                f"{path} was trained on other data (the {part} differs): give the new run a name of its own "
-                "(name=...), or restore the data to go on"
+                f"{path} was trained on other data ({other_data or f'the {part} differs'}): give the new run a name of "
+                "its own (name=...), or restore the data to go on"
             )
     return changed_settings(stored.get("environment", {}), header["environment"])
 

@@ -87,6 +87,11 @@ class Corpus:
         parts = [f"{u.id} {u.n_frames} {u.tokens}" for u in [*self.train, *self.validation]]
         return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
+    def recordings(self) -> str:
+        """A hash of the samples that are trained on."""
+        parts = [self.facts[u.id].digest for u in [*self.train, *self.validation] if u.id in self.facts]
+        return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+
     def summary(self) -> str:
         """What was read and what was left out, for the user."""
         n_used, n_skipped = len(self.train) + len(self.validation) + len(self.test), len(self.skipped.entries)
