@@ -27,7 +27,7 @@ LAYERS = [  # lowest first; a module may import from its own entry and from thos
 ]
 ALLOWED_BESIDE = {"model": {"tensors", "randomness", "kernels"}}  # a model can be used without data, hydra or wandb
 OWNERS = {  # of a third-party library: the modules that may import it, by name or by folder
-    "hydra": {"build", "commands.console", "commands.train", "config.naming"},
+    "hydra": {"build", "commands.check_data", "commands.console", "commands.train", "config.naming"},
     "omegaconf": {"build", "runs", "commands.console", "commands.train"},
     "wandb": {"monitoring.tracking", "experiments.wandb_runs"},
     "yaml": {"runs"},

@@ -2,6 +2,7 @@
 
     vitslite train                                                   the demo: makes its corpus, trains, speaks
     vitslite train -m objective.kl=half_analytic,monte_carlo seed=0,1    a sweep: four runs, and a table of them
+    vitslite check-data /path/to/corpus                              what is wrong with recordings and texts
     vitslite synthesize runs/demo "The young fox painted a bridge." -o out.wav
     vitslite evaluate runs/demo                                      word error rates, distances, alignment errors
     vitslite compare runs/sweeps/NAME                                runs side by side, in one page
@@ -16,7 +17,13 @@ import sys
 
 from vitslite import __version__
 
-COMMANDS = ("train", "synthesize", "evaluate", "compare")  # a module each, imported when it is called: torch takes long
+COMMANDS = (
+    "train",
+    "check-data",
+    "synthesize",
+    "evaluate",
+    "compare",
+)  # a module each, imported when it is called: torch takes long
 
 
 def main() -> int:
@@ -28,7 +35,7 @@ def main() -> int:
         print(f"vitslite {__version__}")
     elif name in COMMANDS:
         sys.argv = [f"vitslite {name}", *arguments]
-        return importlib.import_module(f"vitslite.commands.{name}").command()
+        return importlib.import_module(f"vitslite.commands.{name.replace('-', '_')}").command()
     else:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(COMMANDS)}"

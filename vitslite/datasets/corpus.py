@@ -92,14 +92,18 @@ class Corpus:
         parts = [self.facts[u.id].digest for u in [*self.train, *self.validation] if u.id in self.facts]
         return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
-    def summary(self) -> str:
-        """What was read and what was left out, for the user."""
-        n_used, n_skipped = len(self.train) + len(self.validation) + len(self.test), len(self.skipped.entries)
+    @property
+    def n_rows(self) -> int:
+        return len(self.train) + len(self.validation) + len(self.test) + len(self.skipped.entries)
+
+    def summary(self, closing: bool = True) -> str:
+        """What was read, left out and doubtful, for the user; `closing` with a line on how to look at it."""
+        n_skipped = len(self.skipped.entries)
         line = (
-            f"{self.root}: {n_used + n_skipped} rows = {len(self.train)} training + {len(self.validation)} validation "
+            f"{self.root}: {self.n_rows} rows = {len(self.train)} training + {len(self.validation)} validation "
             f"+ {len(self.test)} test + {n_skipped} skipped"
         )
-        more = [f"vitslite check-data {self.root} shows them all"] if self.notes.entries else []
+        more = [f"vitslite check-data {self.root} shows them all"] if closing and self.notes.entries else []
         return "\n".join([line, *self.skipped.summary(), *self.notes.summary(), *more])
 
 
@@ -121,10 +125,10 @@ def load_corpus(
     skipped, notes = Skipped(), Notes()
     rows = read_metadata(root / "metadata.csv", skipped, notes)[: data.max_utterances]
     found = _usable_clips(rows, Folder(root), data, audio, min_frames, frame_multiple, skipped, notes)
-    _refuse_too_many(len(rows), data, skipped)
+    refuse_too_many(len(rows), data, skipped)
     facts, kept = look(found, ClipReader(audio.sample_rate, audio.hop_length), cache, data.cache_audio)
     clips = _sound_clips(found, facts, skipped)
-    _refuse_too_many(len(rows), data, skipped)
+    refuse_too_many(len(rows), data, skipped)
     texts = [clip.row.text for clip in clips]
     if frontend is None:
         frontend = build_frontend(text, texts, cache) if clips else Frontend(text, [BLANK])
@@ -219,7 +223,8 @@ def _sound_clips(clips: list[_Candidate], facts: dict[str, Facts], skipped: Skip
     return list(kept.values())
 
 
-def _refuse_too_many(n_rows: int, data: DataSettings, skipped: Skipped) -> None:
+def refuse_too_many(n_rows: int, data: DataSettings, skipped: Skipped) -> None:
+    """ValueError where more clips are faulty than data.max_bad tolerates."""
     n_faults = skipped.n_data_faults()
     if n_faults > max(_TOLERATED_FAULTS, data.max_bad * n_rows) or n_faults == n_rows:
         raise ValueError(

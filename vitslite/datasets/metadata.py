@@ -28,6 +28,15 @@ class Notes:
     def counts(self) -> dict[str, int]:
         return dict(collections.Counter(kind for kind, _, _ in self.entries))
 
+    def by_kind(self) -> dict[str, list[tuple[Row, str]]]:
+        """Rows and details of each kind, the most frequent first."""
+        kinds: dict[str, list[tuple[Row, str]]] = {
+            kind: [] for kind, _ in collections.Counter(self.counts()).most_common()
+        }
+        for kind, row, detail in self.entries:
+            kinds[kind].append((row, detail))
+        return kinds
+
     def summary(self) -> list[str]:
         """One line per kind: count, kind, first example."""
         first = {kind: f"{row.where}: {detail}" for kind, row, detail in reversed(self.entries)}
@@ -35,7 +44,10 @@ class Notes:
 
     def report(self) -> str:
         """All of them as tab-separated lines, for a file in the run directory."""
-        lines = ["reason\tline\tid\tdetail", *("\t".join((k, r.where, r.id, d)) for k, r, d in self.entries)]
+        lines = [
+            "reason\tline\tid\tdetail",
+            *("\t".join((k, r.where, r.id, " ".join(d.split()))) for k, r, d in self.entries),
+        ]
         return "\n".join(lines) + "\n"
 
 
