@@ -77,7 +77,7 @@ class Folder:
             path = self.folder / candidate
             listed = self._listed(path.parent)
             for suffix in SUFFIXES:
-                if name := listed.get(_plain(path.name + suffix)):
+                if (name := listed.get(_plain(path.name + suffix))) and path.with_name(name).exists():
                     return Found(path.with_name(name), f"id {id!r} is the file {name!r}: {_difference(id, name)}")
         return None
 

@@ -37,6 +37,6 @@ def corpus(
     axes = figure.add_subplot(grid[2, :])
     names, counts = zip(*symbols[:_N_SYMBOLS], strict=True)
     axes.bar(range(len(names)), counts, color=_BLUE)
-    axes.set_xticks(range(len(names)), ["space" if n == " " else n for n in names], fontsize=8, parse_math=False)
+    axes.set_xticks(range(len(names)), ["sp" if n == " " else n for n in names], fontsize=8, parse_math=False)
     axes.set(yscale="log", ylabel="times", xlabel="symbol", xlim=(-1, len(names)))
     return save(figure, path)
