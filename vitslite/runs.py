@@ -2,6 +2,7 @@
 
 config.yaml               the settings, resolved
 metrics.jsonl             a row per log: the step and its numbers; training/trainer.py and monitoring/ write it
+data.tsv                  what was read, clip by clip; skipped.tsv, doubtful.tsv: what was wrong with it
 checkpoints/last.pt       where the run is resumed; best.pt: the best validation
 checkpoints/finished      the number of steps, once nothing is left to do
 """
