@@ -187,7 +187,10 @@ def write_wav(path: str | Path, audio: np.ndarray, sample_rate: int) -> None:
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is a folder or a device: give the name of a file")  # a rename would replace it
     with replacing(path) as unfinished:
-        soundfile.write(str(unfinished), samples, sample_rate, format="WAV", subtype="PCM_16")
+        try:
+            soundfile.write(str(unfinished), samples, sample_rate, format="WAV", subtype="PCM_16")
+        except soundfile.LibsndfileError as error:
+            raise OSError(f"{path}: not written ({error} Is the disk full?)") from error
 
 
 def to_int16(audio: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ from vitslite.config.settings import Config
 from vitslite.datasets import record
 from vitslite.datasets.corpus import Corpus, load_corpus
 from vitslite.datasets.loader import Data, Loader, fixed_batches
-from vitslite.files import commit, sole_use, write_text
+from vitslite.files import commit, sole_use
 from vitslite.metrics import catalogue
 from vitslite.metrics.recognisers import NotInstalledError
 from vitslite.metrics.recognition import Recogniser, build_recogniser
@@ -35,7 +35,7 @@ from vitslite.monitoring.tracking import Tracker
 from vitslite.objectives.objective import Objective
 from vitslite.text.frontend import Frontend
 from vitslite.training import checkpoint
-from vitslite.training.checkpoint import Checkpoints
+from vitslite.training.run_checkpoints import Checkpoints
 from vitslite.training.warm_start import WarmStart
 
 VALIDATION_BATCH = 16  # utterances; a constant, so that data.batch_size does not change the validation losses
@@ -54,7 +54,7 @@ def parse(cfg: DictConfig | dict[str, Any], overrides: list[str], sweep: str | N
     ValueError, in one line, for whatever is wrong with it.
     """
     schema = OmegaConf.structured(Config)
-    plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
+    plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else declared.settled(cfg)
     try:
         merged = OmegaConf.merge(schema, plain)
         missing = OmegaConf.missing_keys(merged)
@@ -95,13 +95,9 @@ def provenance() -> dict[str, str | None]:
 
 
 def corpus(config: Config, frontend: Frontend | None = None) -> Corpus:
-    """The recordings, their tokens and the frontend: a checkpoint's, or else made from the texts.
-
-    Rank 0 first, so that only one process fills the caches.
-    """
-    min_frames = config.model.segment_frames or 1
-    if config.discriminator.kind != "none":
-        min_frames = max(min_frames, config.discriminator.segment_frames)
+    """The recordings, their tokens and the frontend: a checkpoint's, or else made from the texts."""
+    judged = config.discriminator.segment_frames if config.discriminator.kind != "none" else 1
+    min_frames = max(config.model.segment_frames or 1, judged)
     multiple = config.model.flow.n_squeeze if config.model.flow.kind == "glow" else 1
     with distributed.main_first():
         return load_corpus(config.data, config.text, config.audio, min_frames, frontend, multiple)
@@ -110,7 +106,7 @@ def corpus(config: Config, frontend: Frontend | None = None) -> Corpus:
 def data(config: Config, corpus: Corpus) -> Data:
     """Training batches by step, and the fixed ones for validation."""
     rank, world, clips = distributed.rank(), distributed.world_size(), corpus.clips
-    on_gpu = config.trainer.device != "cpu" and torch.cuda.is_available()
+    on_gpu = config.trainer.device in ("auto", "cuda") and torch.cuda.is_available()
     loader = Loader(corpus.train, config.data, config.audio, config.seed, rank, world, on_gpu, clips)
     fixed = partial(fixed_batches, batch_size=VALIDATION_BATCH, audio=config.audio, seed=config.seed, clips=clips)
     return Data(
@@ -150,8 +146,7 @@ def discriminator(config: Config) -> Discriminator | None:
 def warm_start(config: Config) -> WarmStart | None:
     """The voice that a new run begins from; None without one, and where the run goes on: it is then read no more."""
     source = config.trainer.init_from
-    is_resumed = (config.directory / runs.CHECKPOINTS / "last.pt").exists()
-    return None if source is None or is_resumed else WarmStart(source, config.audio)
+    return None if source is None or runs.has_checkpoints(config.directory) else WarmStart(source, config.audio)
 
 
 def objective(config: Config) -> Objective:
@@ -176,22 +171,23 @@ def recogniser(config: Config) -> Recogniser | None:
 
 def checkpoints(config: Config, corpus: Corpus, device: torch.device) -> Checkpoints:
     """Where the run's checkpoints are; refuses to go on from a run of other settings or other data."""
-    threads, ranks = torch.get_num_threads(), distributed.world_size()
-    environment = {"torch": str(torch.__version__), "device": device.type, "threads": threads, "ranks": ranks}
-    header = {
+    environment: dict[str, str | int] = {"torch": str(torch.__version__), "device": device.type}
+    environment |= {"threads": torch.get_num_threads(), "ranks": distributed.world_size()}
+    header: dict[str, Any] = {
         "config": asdict(config),
         "frontend": corpus.frontend.state(),
         "corpus": corpus.digest(),
         "recordings": corpus.recordings(),
         "environment": environment,
-        **provenance(),
-    }
-    checkpoints = Checkpoints(config.directory, header)
-    if checkpoints.found is not None:
+        "changes": [],  # of settings and environment, at the steps where a start went on
+    } | provenance()
+    checkpoints = Checkpoints(config.directory, header, config.trainer.keep_checkpoints)
+    if (found := checkpoints.found) is not None:
         other = record.changes(config.directory, corpus)
-        changed = identity.check_resumable(checkpoints.found, header, checkpoints.last, defaults(), other)
+        changed = identity.check_resumable(found, header, checkpoints.source, defaults(), other)
+        header["changes"] = [*found.get("changes", []), *(f"step {found['step']}: {change}" for change in changed)]
         if changed and distributed.is_main():
-            print(f"note: going on in another environment, so not bit for bit: {'; '.join(changed)}", flush=True)
+            print(f"note: not bit for bit from here: {'; '.join(changed)}", flush=True)
     return checkpoints
 
 
@@ -230,29 +226,35 @@ def run_directory(config: Config) -> Iterator[Path]:
     except OSError as error:
         raise OSError(f"run_dir={run_dir} cannot be made: {error.strerror}; choose another") from error
     with sole_use(run_dir):
+        runs.tidy_up(run_dir)
         yield run_dir
 
 
 def write_settings(config: Config, corpus: Corpus) -> None:
     """Leave the settings, and the lists of what was read, skipped and doubtful, in the run's directory."""
     if distributed.is_main():
-        run_dir = config.directory
-        runs.write_config(run_dir, asdict(config))
-        record.write(run_dir, corpus)
-        write_text(run_dir / "skipped.tsv", corpus.skipped.report())
-        write_text(run_dir / "doubtful.tsv", corpus.notes.report())
+        runs.write_config(config.directory, asdict(config))
+        record.write(config.directory, corpus)
 
 
-def tracker(config: Config, run_dir: Path, overrides: list[str]) -> Tracker:
-    """The run directory's own log and W&B. The overrides become tags; `variant` is what seeds have in common."""
+def tracker(
+    config: Config, run_dir: Path, overrides: list[str], corpus: Corpus | None = None, notes: str | None = None
+) -> Tracker:
+    """The run directory's own log and W&B, where the overrides become tags. `variant`: all but the seed.
+
+    Seeds of one variant have their number of steps in common: a run of 100 and one of 400 are not seeds of each other.
+    """
     tags = [o for o in overrides if not o.startswith(("name=", "run_dir=", "tracking", "hydra")) and len(o) <= 64]
     if remarks.wrong_on_purpose(config):
         tags.append("wrong-on-purpose")
     model = config.model
     described = asdict(config) | {
-        "variant": naming.group_name(overrides),
+        "variant": f"{naming.group_name(overrides)}-trainer.steps={config.trainer.steps}",
         "family": families.family(model.posterior.kind, model.flow.kind, model.refiner.kind),
         **provenance(),
     }
     assert config.name is not None
-    return Tracker(config.tracking, run_dir, config.name, tags, described, distributed.is_main())
+    tracker = Tracker(config.tracking, run_dir, config.name, tags, described, distributed.is_main(), notes)
+    if corpus is not None:
+        tracker.settings_artifacts(corpus.about(), provenance())
+    return tracker

@@ -7,25 +7,24 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from vitslite import build, distributed
+from vitslite.commands import crashes, output
 from vitslite.config import naming
 from vitslite.experiments import sweeps
 from vitslite.experiments.sweeps import Job, Sweep
 from vitslite.synthesis import SpeakSettings, Synthesizer
+from vitslite.training.looks import shows_trace
 
 USER_ERRORS = (ValueError, FloatingPointError, OSError)
-EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
+EXIT_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143  # 128 + SIGINT, + SIGTERM: as a shell would say
 
 exit_codes: list[int] = []  # of the jobs of this process: a sweep has several
-
-
-def shows_trace() -> bool:
-    return os.environ.get("VITSLITE_TRACE", "0") not in ("", "0")
 
 
 def fail(message: str) -> None:
@@ -52,14 +51,16 @@ def as_job(task: Callable[[DictConfig], float | None]) -> Callable[[DictConfig],
         except USER_ERRORS as error:
             if shows_trace():
                 raise
-            fail(f"{job.name}: {error}" if sweep else str(error))
+            said = crashes.in_words(error, crashes.LESS_TO_TRAIN) or str(error)
+            fail(f"{job.name}: {said}" if sweep else said)
             exit_codes.append(EXIT_ERROR)
-        except RuntimeError as error:
-            if shows_trace() or not (distributed.is_launched() and "by peer" in str(error)):
+        except (RuntimeError, MemoryError) as error:
+            known = crashes.in_words(error, crashes.LESS_TO_TRAIN)
+            if shows_trace() or known is None:
                 raise
-            fail(f"rank {distributed.rank()} stopped because another rank did")
+            fail(f"{job.name}: {known}" if sweep else known)
             exit_codes.append(EXIT_ERROR)
-        if EXIT_INTERRUPTED in exit_codes:
+        if {EXIT_INTERRUPTED, EXIT_TERMINATED} & set(exit_codes):
             raise KeyboardInterrupt  # no further job of a sweep
         return value
 
@@ -67,7 +68,8 @@ def as_job(task: Callable[[DictConfig], float | None]) -> Callable[[DictConfig],
 
 
 def run(main: Callable[[], None]) -> int:
-    """Call Hydra's entry point. Gives the exit code: 0, 2 for what the user can mend, 130 when interrupted."""
+    """Call Hydra's entry point. Gives the exit code: 0, 2 for what the user can mend, 130 or 143 when interrupted."""
+    output.make_sturdy()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises to us instead of printing a stack of its own
     exit_codes.clear()
     with contextlib.ExitStack() as stack:
@@ -106,14 +108,25 @@ def _run(main: Callable[[], None]) -> int:
         fail(explain(error) + typed)
         return EXIT_ERROR
     except KeyboardInterrupt:
-        if EXIT_INTERRUPTED not in exit_codes:  # not told to stop after a step, but in the middle of something
+        if not {EXIT_INTERRUPTED, EXIT_TERMINATED} & set(
+            exit_codes
+        ):  # not after a step, but in the middle of something
             fail("interrupted; what was saved before is intact, the same command goes on from there")
-        return EXIT_INTERRUPTED
+            return EXIT_INTERRUPTED
     return max(exit_codes, default=0)
+
+
+class Parser(argparse.ArgumentParser):
+    """Whose errors are one line, as all others."""
+
+    def error(self, message: str) -> NoReturn:
+        fail(f"{message}; {self.prog} --help lists the options")
+        sys.exit(EXIT_ERROR)
 
 
 def run_script(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> int:
     """Call a script's main with its parsed arguments. Gives the exit code; user errors and Ctrl-C are one line."""
+    output.make_sturdy()
     arguments = parser.parse_args()
     try:
         main(arguments)
@@ -121,6 +134,12 @@ def run_script(main: Callable[[argparse.Namespace], None], parser: argparse.Argu
         if shows_trace():
             raise
         fail(str(error))
+        return EXIT_ERROR
+    except (RuntimeError, MemoryError) as error:
+        known = crashes.in_words(error, "give it less at once, or see what else runs here")
+        if shows_trace() or known is None:
+            raise
+        fail(known)
         return EXIT_ERROR
     except KeyboardInterrupt:
         fail("interrupted")
@@ -134,12 +153,22 @@ def add_speaking(p: argparse.ArgumentParser) -> None:
     own = "(the voice's own, from synthesis.* of its settings)"
     p.add_argument("--noise-scale", type=float, help=f"of the prior; 0 is its mean {own}")
     p.add_argument("--duration-noise-scale", type=float, help=f"of stochastic durations {own}")
-    p.add_argument("--n-steps", type=int, help=f"of the refiner of Grad-TTS and flow matching {own}")
+    p.add_argument("--n-steps", type=positive, help=f"of the refiner of Grad-TTS and flow matching {own}")
     p.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
 
 
 def speak_settings(arguments: argparse.Namespace, voice: Synthesizer) -> SpeakSettings:
-    """What was typed, and for the rest the voice's own."""
+    """What was typed, and for the rest the voice's own. ValueError for an option that this voice has no part for."""
+    model = voice.config.model
+    if arguments.n_steps is not None and model.refiner.kind == "none":
+        raise ValueError(
+            "--n-steps is of the refiner of Grad-TTS and flow matching, and this voice has none: leave it out"
+        )
+    if arguments.duration_noise_scale is not None and model.duration.kind != "stochastic":
+        kind = model.duration.kind
+        raise ValueError(
+            f"--duration-noise-scale is of stochastic durations, and this voice's are {kind}: leave it out"
+        )
     return voice.speak_settings(
         arguments.seed, arguments.noise_scale, arguments.duration_noise_scale, arguments.n_steps
     )

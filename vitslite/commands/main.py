@@ -6,6 +6,7 @@
     vitslite synthesize runs/demo "The young fox painted a bridge." -o out.wav
     vitslite evaluate runs/demo                                      word error rates, distances, alignment errors
     vitslite compare runs/sweeps/NAME                                runs side by side, in one page
+    vitslite watch runs                                              runs as they train, in the browser
 
 Each tells more with --help; `vitslite train --cfg job` shows all settings. VITSLITE_TRACE=1 shows the stack behind an
 error line. `torchrun --nproc_per_node=2 --no-python vitslite train ...` trains on two processes, with the same losses.
@@ -16,18 +17,14 @@ import importlib
 import sys
 
 from vitslite import __version__
+from vitslite.commands import output
 
-COMMANDS = (
-    "train",
-    "check-data",
-    "synthesize",
-    "evaluate",
-    "compare",
-)  # a module each, imported when it is called: torch takes long
+COMMANDS = ("train", "check-data", "synthesize", "evaluate", "compare", "watch")  # a module each, imported when called
 
 
 def main() -> int:
     """Call the command that is named first, as if the rest of the line were its own. Gives the exit code."""
+    output.make_sturdy()
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         print(__doc__.strip())

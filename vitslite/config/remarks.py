@@ -85,6 +85,11 @@ def departures(config: Config) -> Iterator[str]:
         yield f"objective.regulariser.free_bits={regulariser.free_bits}: loss/kl is at least that per channel"
 
 
+def no_kl_by_design(config: Config) -> list[str]:
+    """Those of the two above after which loss/kl is expected to be another number than the KL."""
+    return [*wrong_on_purpose(config), *(line for line in departures(config) if "loss/kl" in line)]
+
+
 def without_effect(config: Config) -> Iterator[str]:
     """Settings that differ from their default and change no loss and no gradient, and why.
 

@@ -87,6 +87,11 @@ class Corpus:
         parts = [f"{u.id} {u.n_frames} {u.tokens}" for u in [*self.train, *self.validation]]
         return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
+    def about(self) -> dict[str, str | int]:
+        """The digest, and how much there is."""
+        counts = {"train": len(self.train), "validation": len(self.validation), "test": len(self.test)}
+        return {"digest": self.digest(), **counts, "skipped": len(self.skipped.entries)}
+
     def recordings(self) -> str:
         """A hash of the samples that are trained on."""
         parts = [self.facts[u.id].digest for u in [*self.train, *self.validation] if u.id in self.facts]

@@ -60,7 +60,7 @@ class Loader:
         iterator = iter(loader)
         try:
             for parts in iterator:
-                if isinstance(parts, ValueError):
+                if isinstance(parts, ValueError | OSError):
                     raise parts
                 yield [Batch(**fields) for fields in parts]
         finally:
@@ -72,6 +72,16 @@ class Loader:
         clips = [self.clip(u) for u in chosen]
         keys = [randomness.key(self.seed, step, u.id) for u in chosen]
         return collate(chosen, clips, keys, step, self.hop_length, self.data.pad_multiple)
+
+    def singles(self, step: int, n: int) -> list[Batch]:
+        """n training utterances, or all, drawn for a step whatever its batch; each alone, with its noise there."""
+        key = torch.tensor([randomness.key(self.seed, "singles", step)])
+        order = randomness.bits(key, "utterances", len(self.utterances))[0].argsort(stable=True)
+        chosen = [self.utterances[i] for i in order[:n].tolist()]
+        settings = step, self.hop_length, self.data.pad_multiple
+        return [
+            Batch(**collate([u], [self.clip(u)], [randomness.key(self.seed, step, u.id)], *settings)) for u in chosen
+        ]
 
 
 def fixed_batches(
@@ -97,17 +107,18 @@ class _Steps(Dataset):
     def __init__(self, loader: Loader, accumulate: int):
         self.loader, self.accumulate = loader, accumulate
 
-    def __getitem__(self, step: int) -> list[dict] | ValueError:
+    def __getitem__(self, step: int) -> list[dict] | ValueError | OSError:
         try:
             return [self.loader.make(step, part, self.accumulate) for part in range(self.accumulate)]
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             return error
 
 
 def _start_worker(worker: int) -> None:
     """Ctrl-C is for the trainer to answer. After a SIGTERM to the whole group, workers serve its last step."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_SECONDS))
+    if hasattr(signal, "alarm"):  # elsewhere there is no SIGTERM to a group, either
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_SECONDS))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from vitslite.datasets.corpus import Corpus, DataSettings, corpus_folder
 from vitslite.files import write_text
+from vitslite.runs import SKIPPED
 
 NAME = "data.tsv"
 _PARTS = ("train", "validation", "test")
@@ -20,6 +21,9 @@ _EXAMPLES = 2  # clips that a message names
 
 
 def write(run_dir: Path, corpus: Corpus) -> None:
+    """The record, and beside it the lists of what was skipped and what is doubtful."""
+    write_text(run_dir / SKIPPED, corpus.skipped.report())
+    write_text(run_dir / "doubtful.tsv", corpus.notes.report())
     rows = [
         "\t".join((u.id, part, corpus.facts[u.id].digest if u.id in corpus.facts else "", _flat(u.text)))
         for part in _PARTS

@@ -17,8 +17,10 @@ from jaxtyping import Bool, Complex64, Float, Int
 from torch import Tensor, nn
 
 from vitslite import randomness
+from vitslite.model import speakers
 from vitslite.model.layers import masked, same_conv
 from vitslite.model.pitch import PitchTracker
+from vitslite.tensors import wide
 
 _SLOWEST, _FASTEST = 0.5, 16.0  # cycles per frame of a pulse train: 25 to 800 Hz at 50 frames a second
 _PITCH_CHANNELS, _PITCH_START = 96, 3.0  # of the pitch head; cycles per frame it starts at
@@ -56,7 +58,7 @@ class ISTFTDecoder(nn.Module):
 
     window: Tensor
 
-    def __init__(self, settings: ISTFTSettings, n_latent: int, hop_length: int, sample_rate: int):
+    def __init__(self, settings: ISTFTSettings, n_latent: int, hop_length: int, sample_rate: int, n_condition: int = 0):
         super().__init__()
         s = settings
         assert hop_length % (2 * s.subframes) == 0, (hop_length, s.subframes)
@@ -77,6 +79,7 @@ class ISTFTDecoder(nn.Module):
             bias[:, 2:] = -3.0
         self.pitch = PitchHead(n_latent, s.kernel) if s.harmonics else None
         self.tracker = PitchTracker(sample_rate, hop_length) if s.harmonics else None
+        self.cond = speakers.view(n_condition, s.channels)
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
     def forward(
@@ -86,13 +89,14 @@ class ISTFTDecoder(nn.Module):
         keys: Int[Tensor, " B"] | None = None,
         recording: Float[Tensor, "B 1 S"] | None = None,
         twice: bool = False,
+        g: Float[Tensor, "B G 1"] | None = None,
     ) -> Decoded:
         """`keys` are those of the noise, if there is any; `twice` asks for a second draw of it.
 
         Where the `recording` is given the pulses have its pitch in voiced frames, and not the predicted one: harmonics
         beside those of the recording would be paid for with noise between them.
         """
-        x = self.conv_in(masked(z, mask))
+        x = speakers.heard(self.conv_in(masked(z, mask)), self.cond, g)
         for block in self.blocks:
             x = block(x, mask)
         n_draws = 2 if twice and self.settings.noise else 1
@@ -199,7 +203,7 @@ def pulse_train(log_pitch: Float[Tensor, "B T"], hop_length: int) -> Float[Tenso
     pitch = log_pitch.detach().exp()
     per_sample = F.interpolate(pitch[:, None], scale_factor=hop_length, mode="linear")[:, 0] / hop_length  # cycles
     within = per_sample.unflatten(1, (-1, hop_length)).cumsum(2)
-    before = within[:, :, -1].double().cumsum(1) - within[:, :, -1]
+    before = wide(within[:, :, -1]).cumsum(1) - within[:, :, -1]
     phi = 2 * math.pi * ((before.remainder(1)[:, :, None].float() + within) % 1).flatten(1)
     n_harmonics = torch.floor(0.5 / per_sample)
     denominator = 2 * torch.sin(phi / 2)
