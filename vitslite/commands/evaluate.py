@@ -53,6 +53,7 @@ def evaluate_run(arguments: argparse.Namespace) -> None:
     config, split = voice.config, arguments.split
     if arguments.data_root:
         config.data.root = arguments.data_root
+    config.data.cache_audio = False  # of all that is looked at, a few clips are read
     recogniser = recognition.build_recogniser(arguments.recogniser, config.data.kind == "demo", language(config))
     judges = build_judges(arguments.judge)
     corpus = build.corpus(config, voice.frontend)

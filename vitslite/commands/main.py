@@ -2,6 +2,7 @@
 
     vitslite train                                                   the demo: makes its corpus, trains, speaks
     vitslite train -m objective.kl=half_analytic,monte_carlo seed=0,1    a sweep: four runs, and a table of them
+    vitslite check-data /path/to/corpus                              what is wrong with recordings and texts
     vitslite synthesize runs/demo "The young fox painted a bridge." -o out.wav
     vitslite evaluate runs/demo                                      word error rates, distances, alignment errors
     vitslite compare runs/sweeps/NAME                                runs side by side, in one page
@@ -21,7 +22,7 @@ from types import FrameType
 from vitslite import __version__
 from vitslite.commands import output
 
-COMMANDS = ("train", "synthesize", "evaluate", "compare", "watch")  # a module each, imported when called
+COMMANDS = ("train", "check-data", "synthesize", "evaluate", "compare", "watch")  # a module each, imported when called
 SHOWING = {"-h", "--help", "--cfg", "-c", "--info", "-i", "--hydra-help"}  # what they print is all that is wanted
 
 
@@ -64,7 +65,7 @@ def call(name: str) -> int:
     if os.environ.get("RANK", "0") == "0":
         stream = sys.stderr if SHOWING & {a.split("=")[0] for a in arguments} else sys.stdout
         print(f"vitslite {__version__}: loading torch ...", file=stream, flush=True)
-    command = importlib.import_module(f"vitslite.commands.{name}").command
+    command = importlib.import_module(f"vitslite.commands.{name.replace('-', '_')}").command
     signal.signal(signal.SIGINT, before)
     return command()
 

@@ -66,14 +66,21 @@ def place(cfg: Mapping[str, Any], overrides: list[str]) -> tuple[str, str]:
 def run_name(overrides: list[str]) -> str:
     """A name for the run from what was typed: the same command finds its run again, another gets another.
 
-    Settings that may change within a run (identity.FREE_SETTINGS) and its own name do not count.
+    Settings that may change within a run (identity.FREE_SETTINGS) and its own name do not count. Of `data.root` the
+    folder's own name does: a corpus may move, another one is another run.
     """
     parts = [o.lstrip("+~") for o in overrides]
-    parts = [p for p in parts if not is_free(p.split("=")[0]) and not p.startswith("hydra")]
+    roots = [f"data.root={_folder_name(p.split('=', 1)[1])}" for p in parts if p.startswith("data.root=")]
+    parts = roots + [p for p in parts if not is_free(p.split("=")[0]) and not p.startswith("hydra")]
     experiment = next((p.removeprefix("experiment=") for p in parts if p.startswith("experiment=")), "demo")
     others = sorted(p for p in parts if not p.startswith("experiment="))
     name = slug("-".join([experiment, *others]))
     return name if len(name) <= 100 else with_hash(name, 90, name)
+
+
+def _folder_name(root: str) -> str:
+    """`/data/LJSpeech-1.1/`, as it was typed, with or without quotes -> `LJSpeech-1.1`."""
+    return Path(root.strip("'\"")).expanduser().absolute().name
 
 
 def group_name(overrides: list[str]) -> str:

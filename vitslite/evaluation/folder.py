@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vitslite.audio import AudioSettings, duration_info, read_wav
+from vitslite.audio import AudioSettings, read_wav
+from vitslite.audio_files import duration_info
 from vitslite.datasets.metadata import Skipped, read_metadata
 from vitslite.evaluation.result import Scored
 from vitslite.evaluation.scoring import Scorer
