@@ -15,6 +15,7 @@ LAYERS = [  # lowest first; a module may import from its own entry and from thos
     ["tensors", "randomness", "distributed", "files", "audio_files", "runs", "kernels"],
     ["audio", "text"],
     ["datasets", "model"],
+    ["interop"],
     ["objectives"],
     ["metrics"],
     ["training"],
@@ -53,6 +54,8 @@ OWNERS = {  # of a third-party library: the modules that may import it, by name 
     "resemblyzer": {"evaluation.judges"},
     "espeakng_loader": {"text"},
     "sentencex": {"text.sentences"},
+    "onnx": {"interop"},
+    "safetensors": {"interop"},
     "tqdm": {"training.progress", "datasets", "commands.evaluate"},
 }
 

@@ -7,6 +7,7 @@
     vitslite evaluate runs/demo                                      word error rates, distances, alignment errors
     vitslite compare runs/sweeps/NAME                                runs side by side, in one page
     vitslite watch runs                                              runs as they train, in the browser
+    vitslite import en_US-joe-medium.onnx -o voices/joe              a voice of Piper, transformers or the VITS code
 
 Each tells more with --help; `vitslite train --cfg job` shows all settings. VITSLITE_TRACE=1 shows the stack behind an
 error line. `torchrun --nproc_per_node=2 --no-python vitslite train ...` trains on two processes, with the same losses.
@@ -22,7 +23,11 @@ from types import FrameType
 from vitslite import __version__
 from vitslite.commands import output
 
-COMMANDS = ("train", "check-data", "synthesize", "evaluate", "compare", "watch")  # a module each, imported when called
+COMMANDS = {  # and their modules, imported when they are called: torch takes long
+    **{name: name for name in ("train", "synthesize", "evaluate", "compare", "watch")},
+    "check-data": "check_data",
+    "import": "import_voice",
+}
 SHOWING = {"-h", "--help", "--cfg", "-c", "--info", "-i", "--hydra-help"}  # what they print is all that is wanted
 
 
@@ -65,7 +70,7 @@ def call(name: str) -> int:
     if os.environ.get("RANK", "0") == "0":
         stream = sys.stderr if SHOWING & {a.split("=")[0] for a in arguments} else sys.stdout
         print(f"vitslite {__version__}: loading torch ...", file=stream, flush=True)
-    command = importlib.import_module(f"vitslite.commands.{name.replace('-', '_')}").command
+    command = importlib.import_module(f"vitslite.commands.{COMMANDS[name]}").command
     signal.signal(signal.SIGINT, before)
     return command()
 
