@@ -80,6 +80,16 @@ def barrier() -> None:
         dist.barrier()
 
 
+@contextlib.contextmanager
+def main_first() -> Iterator[None]:
+    """Rank 0 does it before the others, so that only one process fills the caches."""
+    if not is_main():
+        barrier()
+    yield
+    if is_main():
+        barrier()
+
+
 def all_sum(values: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
     """The sum over ranks, on every rank."""
     if dist.is_initialized():

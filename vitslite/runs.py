@@ -2,7 +2,7 @@
 
 config.yaml               the settings, resolved
 metrics.jsonl             a row per log: the step and its numbers; training/trainer.py and monitoring/ write it
-skipped.tsv               what of the corpus was left out, and why
+data.tsv                  what was read, clip by clip; skipped.tsv, doubtful.tsv: what was wrong with it
 validation.json           the newest validation in parts: `Validation`
 checkpoints/last.pt       where the run is resumed; best.pt: the best validation; step_*.pt: what was last before
 checkpoints/finished      the number of steps, once nothing is left to do

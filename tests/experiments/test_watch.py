@@ -67,7 +67,7 @@ def test_runs_are_listed_the_newest_first(root):
         ("broken", "damaged", ""),
     ]
     assert [figure.value for figure in found[1].figures.values()] == ["0.5 nats", "25 %"]
-    assert "metrics.jsonl: damaged" in found[3].verdict
+    assert f"{runs.METRICS}:1: damaged" in found[3].verdict
     page = watch.page(root)
     assert "positive &lt;b&gt;and&lt;/b&gt; resolved" in page and "<i>b" not in page
     assert [watch.age(seconds) for seconds in (-1, 40, 90, 7200, 86400 * 3)] == ["0 s", "40 s", "2 min", "2 h", "3 d"]

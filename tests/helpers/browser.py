@@ -18,7 +18,7 @@ TIMEOUT = 60.0  # seconds, for each answer
 
 
 class Browser:
-    """One tab. `messages`: errors and warnings of the console, exceptions, and what could not be loaded."""
+    """One tab. `messages`: errors and warnings of the console, exceptions, what could not be loaded; `requests`."""
 
     def __init__(self, profile: Path):
         (their_in, our_out), (our_in, their_out) = os.pipe(), os.pipe()
@@ -33,7 +33,7 @@ class Browser:
         for fd in (*high, their_in, their_out):
             os.close(fd)
         self.out, self.input, self.buffer = our_out, our_in, b""
-        self.number, self.session, self.messages = 0, None, []
+        self.number, self.session, self.messages, self.requests = 0, None, [], []
         target = self.ask("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -59,6 +59,7 @@ class Browser:
         self.ask("Page.navigate", url="about:blank")
         self.wait("document.URL === 'about:blank'")
         self.messages.clear()
+        self.requests.clear()
         self.ask("Page.navigate", url=address)
         self.wait("document.URL !== 'about:blank' && document.readyState === 'complete'")
 
@@ -113,5 +114,7 @@ class Browser:
             self.messages.append(" ".join(str(argument.get("value")) for argument in said["args"]))
         elif what == "Log.entryAdded" and said["entry"]["level"] in ("error", "warning"):
             self.messages.append(said["entry"]["text"])
+        elif what == "Network.requestWillBeSent":
+            self.requests.append(said["request"]["url"])
         elif what == "Network.loadingFailed" and not said.get("canceled"):
             self.messages.append(f"not loaded: {said['errorText']}")

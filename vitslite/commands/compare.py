@@ -5,9 +5,9 @@
     vitslite compare runs/a runs/b --baseline a  these two, the first as the baseline
     vitslite compare wandb:ENTITY/PROJECT        runs of W&B
 
-Runs that differ in the seed alone are one variant. Leaves index.html (one file, no network needed: tables, curves,
-voices), comparison.md and curves.png in runs/comparisons/NAME. Runs are only read; those with nothing in them and
-damaged ones are named and left out.
+Runs that differ in the seed alone are one variant. Leaves index.html (one file, no network needed: what came of it in
+words, the rate-distortion plane, curves, voices, tables), comparison.md and curves.png in runs/comparisons/NAME. Runs
+are only read; those with nothing in them and damaged ones are named and left out.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"failed: {name}: {error}", file=sys.stderr)
     picture = tables.draw(output / "curves.png", compared)
     write_text(output / "comparison.md", tables.markdown(compared, output, picture.name if picture else None))
-    write_text(output / "index.html", page.page(compared, output, arguments.samples, arguments.all_curves))
+    write_text(output / "index.html", page.page(compared, output, arguments.samples, arguments.all_curves, picture))
     print(tables.summary(compared))
     print(f"report: {output / 'index.html'}   as text: {output / 'comparison.md'}")
     if arguments.wandb:
@@ -75,13 +75,13 @@ def source_name(source: str) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = console.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("sources", metavar="SOURCE", nargs="+", help="run directories, folders of them, sweeps, wandb:E/P")
     p.add_argument("-o", "--output", type=Path, help="folder for the report (runs/comparisons/NAME)")
     p.add_argument("--baseline", help='"objective.kl=half_analytic", several words in one, or a run (the first)')
     p.add_argument("--metrics", metavar="KEY", nargs="+", help="keys of the tables; val/loss/* stands for all such")
     p.add_argument("--all-curves", action="store_true", help="draw every key, also time/* and the gradient matrix")
-    p.add_argument("--samples", metavar="N", type=int, default=1, help="sentences per variant (1)")
+    p.add_argument("--samples", metavar="N", type=int, default=3, help="sentences per run (3)")
     p.add_argument("--wandb", action="store_true", help="also make, or update, a view and a report in W&B")
     return p
 

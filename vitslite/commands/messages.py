@@ -11,7 +11,7 @@ from vitslite.config import remarks
 from vitslite.datasets.corpus import Corpus
 from vitslite.metrics import catalogue
 from vitslite.monitoring.observer import RunObserver
-from vitslite.runs import PAGE, Row, read_rows
+from vitslite.runs import PAGE, Row, finished_step, read_rows
 from vitslite.training.trainer import Trainer
 
 
@@ -77,7 +77,11 @@ def conclude(config: build.Config, trainer: Trainer, observer: RunObserver) -> N
 def say_trained(config: build.Config) -> None:
     """That there is nothing to do, and what came of the run."""
     if distributed.is_main():
-        print(f"run {config.name} is trained already, {config.trainer.steps} steps, in {config.run_dir}/")
+        done = finished_step(config.directory)
+        print(
+            f"run {config.name} is trained already, {done} steps, in {config.run_dir}/; another begins with name=..., "
+            "seed=... or other settings"
+        )
         say_headline(read_rows(config.directory))
 
 

@@ -10,6 +10,7 @@ from vitslite.config.settings import Config
 from vitslite.experiments import atlas
 from vitslite.files import shipped
 from vitslite.monitoring.observer import RunObserver
+from vitslite.training.progress import busy
 from vitslite.training.trainer import Trainer
 
 build.register_schema()
@@ -19,7 +20,8 @@ def train(config: Config, overrides: list[str]) -> Trainer:
     """One run, from its settings and the overrides they came from."""
     with distributed.session(config.trainer.device, config.threads) as device:
         start = build.warm_start(config)  # another voice to begin from, or None
-        corpus = build.corpus(config)  # recordings, and text -> token ids
+        with busy("reading the corpus"):
+            corpus = build.corpus(config)  # recordings, and text -> token ids
         data = build.data(config, corpus)  # step -> Batch
         model = build.model(config, corpus.frontend.n_symbols)  # Batch -> Outputs
         build.start_from_data(model, data)  # where the flow is Glow's

@@ -45,6 +45,18 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
+    """{'a.b': 1} -> {'a': {'b': 1}}."""
+    config: dict[str, Any] = {}
+    for key, value in flat.items():
+        *parts, last = key.split(".")
+        place = config
+        for part in parts:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return config
+
+
 def changed_settings(stored: dict[str, Any], now: dict[str, Any], defaults: dict[str, Any] | None = None) -> list[str]:
     """'key=old (now new)' for every setting that differs and is not free to.
 
@@ -57,7 +69,11 @@ def changed_settings(stored: dict[str, Any], now: dict[str, Any], defaults: dict
 
 
 def check_resumable(
-    stored: dict[str, Any], header: dict[str, Any], path: Path, defaults: dict[str, Any] | None = None
+    stored: dict[str, Any],
+    header: dict[str, Any],
+    path: Path,
+    defaults: dict[str, Any] | None = None,
+    other_data: str | None = None,
 ) -> list[str]:
     """'key=old (now new)' for what has changed since the checkpoint `stored` at `path` was written, and may.
 
@@ -74,11 +90,11 @@ def check_resumable(
             f"a name of its own (name=...), which may begin from these weights (trainer.init_from={path})"
         )
     known = {"frontend": {"settings": defaults.get("text", {})}}  # a frontend's state holds the settings of the text
-    for part in ("frontend", "corpus"):
+    for part in ("frontend", "corpus", *(["recordings"] if "recordings" in stored else [])):  # older ones lack it
         if _completed(stored.get(part), known.get(part)) != _completed(header.get(part), known.get(part)):
             raise ValueError(
-                f"{path} was trained on other data (the {part} differs): give the new run a name of its own "
-                "(name=...), or restore the data to go on"
+                f"{path} was trained on other data ({other_data or f'the {part} differs'}): give the new run a name of "
+                "its own (name=...), or restore the data to go on"
             )
     environment = changed_settings(stored.get("environment", {}), header["environment"])
     return mended + [line for line in environment if line.split("=")[0] not in {m.split("=")[0] for m in mended}]

@@ -30,8 +30,10 @@ from vitslite.evaluation.result import MODEL, Scored
 from vitslite.evaluation.scoring import Ratio, Scorer
 from vitslite.metrics.acoustics import log_mel_l1
 from vitslite.metrics.alignment import onset_errors
+from vitslite.metrics.over_paths import utterance_sums
 from vitslite.metrics.recognisers import NotInstalledError
 from vitslite.metrics.recognition import Recogniser, WordAligner
+from vitslite.model.alignment import SEARCHES
 from vitslite.model.synthesis import Synthesis
 from vitslite.monitoring.views import View, views
 from vitslite.objectives import kl
@@ -144,6 +146,7 @@ class VoiceEvaluator:
         name, estimator = ("kl", kl.half_analytic) if x.posterior else ("nll", kl.likelihood)
         ratios = {
             name: ((estimator(x) * x.mask).sum().item(), x.mask.sum().item()),
+            **self._over_paths(outputs, batch),
             "duration_error": ((predicted - durations).abs().sum().item() * frame_ms, n_tokens),
         }
         pooled = {}
@@ -158,6 +161,14 @@ class VoiceEvaluator:
             even = torch.full((n_tokens,), batch.frame_lengths[0].item() / n_tokens)
             ratios["word_onset_uniform_error"] = (self._onset_errors(even, words).sum().item(), len(words))
         return ratios, pooled
+
+    def _over_paths(self, outputs: Outputs, batch: Batch) -> dict[str, Ratio]:
+        """The figures that do not depend on one path (metrics/over_paths.py), and what a search gains by its own."""
+        sums = {name: values.item() for name, values in utterance_sums(outputs, batch.token_lengths).items()}
+        names = {"over_paths": "kl_over_paths", "nll_over_paths": "nll_over_paths"}
+        if self.voice.config.model.alignment.kind in SEARCHES:
+            names["hindsight"] = "hindsight"
+        return {name: (sums[of], sums["frames"]) for of, name in names.items() if of in sums}
 
     def _onset_errors(self, durations: Int[Tensor, " L"] | Float[Tensor, " L"], onsets: Onsets) -> np.ndarray:
         blanks = self.frontend.settings.blanks

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitslite.config import naming
-from vitslite.experiments import sources
+from vitslite.experiments import plane, sources
 from vitslite.experiments.sources import RunLog
 from vitslite.experiments.tables import Cell, as_markdown
 from vitslite.experiments.variants import Variant
@@ -178,6 +178,23 @@ def block(
         _unfinished(variants),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def front(path: Path, experiments: list[Experiment], runs_dir: Path) -> Path | None:
+    """The picture at the front: the end of every run on the rate-distortion plane, a look per question.
+
+    None, and no file, where no run has a KL.
+    """
+    asked = [Variant(experiment.name, {}, _named(variants_of(experiment, runs_dir))) for experiment in experiments]
+    found = plane.plane(asked)
+    if found is None:
+        return None
+    ends = {i: [run._replace(trajectory=run.trajectory[-1:]) for run in runs] for i, runs in found.runs.items()}
+    return plane.as_png(path, found._replace(runs=ends), [variant.label for variant in asked])
+
+
+def _named(variants: list[Variant]) -> dict[str, RunLog]:
+    return {f"{v.label} {seed}": run for v in variants for seed, run in v.runs.items() if run.rows}
 
 
 def write_section(path: Path, experiment: Experiment, content: str) -> None:

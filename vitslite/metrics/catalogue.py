@@ -35,7 +35,7 @@ class Metric(NamedTuple):
 
 # In the order in which they are shown; of two patterns that fit, the first counts.
 CATALOGUE = (
-    Metric("loss/kl", "KL term of the loss", "nats/frame", "lower", "line headline table curves picture val/picture"),
+    Metric("loss/kl", "KL term of the loss", "nats/frame", None, "line headline table curves picture val/picture"),
     Metric("loss/prior", "prior loss", "nats", "lower", "line headline table curves picture val/picture"),
     Metric("loss/mel", "log-mel L1", "nats", "lower", "line headline table curves picture val/picture"),
     Metric("loss/duration", "duration loss", "per token", "lower", "line table curves log"),

@@ -4,6 +4,8 @@ Each function writes a PNG. It takes arrays, not tensors, and imports the drawin
 picture: reading runs needs neither. Paper is transparent and ink a middle grey, which is read on light and dark pages.
 """
 
+import functools
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from vitslite.files import replacing
 from vitslite.metrics.catalogue import axis_label, find
 from vitslite.runs import Row
 
+OTHER_SCRIPTS = ("Noto Sans", "WenQuanYi", "Source Han Sans", "Microsoft YaHei", "PingFang", "Arial Unicode", "Nirmala")
 INK = "#7a7d82"  # a contrast of 4 to 1 with white paper and with that of a dark page
 LOOK: dict[Any, Any] = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
@@ -131,6 +134,20 @@ def subplots(n_rows: int, n_columns: int, *inches: int | float) -> "tuple[matplo
 
 def save(figure: "matplotlib.figure.Figure", path: Path, dpi: int = 110, notes: dict[str, str] | None = None) -> Path:
     """`notes` go into the PNG, by their names."""
-    with replacing(path) as unfinished:
+    with (
+        replacing(path) as unfinished,
+        matplotlib.rc_context({"font.sans-serif": _fonts()}),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box, where no font of this machine has it
         figure.savefig(unfinished, dpi=dpi, metadata=notes, format=path.suffix.removeprefix("."))
     return path
+
+
+@functools.cache
+def _fonts() -> list[str]:
+    """matplotlib's own font, then those of this machine that have the letters of other scripts."""
+    from matplotlib.font_manager import fontManager
+
+    installed = sorted({font.name for font in fontManager.ttflist})
+    return ["DejaVu Sans", *(name for name in installed if name.startswith(OTHER_SCRIPTS))]

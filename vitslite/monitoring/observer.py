@@ -37,6 +37,7 @@ from vitslite.monitoring.validation import SOUND_METRICS, WORD_METRICS, Validato
 from vitslite.objectives.objective import Objective
 from vitslite.tensors import Batch, Outputs
 from vitslite.training.observation import StepResult, Throughput
+from vitslite.training.progress import busy
 
 
 class RunObserver:
@@ -102,7 +103,8 @@ class RunObserver:
             return
         batch = self.data.features(self.data.samples.to(self.device))
         model.eval()
-        row, self.probed = probe(model, self.objective, batch, self.objective.counts(batch), self.probed)
+        with busy("measuring gradients and estimators"):
+            row, self.probed = probe(model, self.objective, batch, self.objective.counts(batch), self.probed)
         model.train()
         batches = [self.data.features(b.to(self.device)) for b in self.data.loader.singles(step, N_UTTERANCES)]
         row |= gradient_noise(model, self.objective, batches, step, self.data.loader.data.batch_size)
@@ -110,7 +112,8 @@ class RunObserver:
 
     def validate(self, step: int, model: VITS) -> dict[str, float]:
         """Log and give the validation losses; leave them by utterance and phoneme in validation.json."""
-        found = self.validator.validate(model)
+        with busy(f"validating {len(self.data.corpus.validation)} utterances"):
+            found = self.validator.validate(model)
         self.tracker.log(step, found.metrics)
         self.tracker.histograms(step, {f"val/histogram/{name}": values for name, values in found.values.items()})
         ratio = {str(step): found.ratio} if found.ratio else {}
@@ -124,8 +127,11 @@ class RunObserver:
     def sample(self, step: int, model: VITS) -> dict[str, float]:
         """Leave wavs, pictures and curves in the run directory and in W&B; log what was heard."""
         run_dir = self.tracker.run_dir
-        files = self.validator.samples(model, step)
-        heard = self.validator.hearing(model, step)
+        with busy(f"speaking {len(self.data.samples.ids)} sentences"):
+            files = self.validator.samples(model, step)
+        n_heard = sum(len(batch.ids) for batch in self.data.wer_batches)
+        with busy(f"{'listening to' if self.validator.recogniser else 'measuring'} {n_heard} sentences"):
+            heard = self.validator.hearing(model, step)
         if heard:
             self.tracker.log(step, heard)
         rows = self.tracker.rows()

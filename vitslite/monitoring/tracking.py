@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
 from vitslite import runs
-from vitslite.monitoring.wandb_mirror import Mirror, chosen_mode
+
+if TYPE_CHECKING:  # wandb takes a second of processor time: imported where a run is in it
+    from vitslite.monitoring.wandb_mirror import Mirror
 
 
 @dataclass
@@ -43,13 +45,15 @@ class Tracker:
         self.settings = settings
         self.run_dir = run_dir
         self.metrics_path = run_dir / runs.METRICS
-        self.mirror: Mirror | None = None  # in W&B
+        self.mirror: "Mirror | None" = None  # in W&B
         if enabled:
             run_dir.mkdir(parents=True, exist_ok=True)
-            mode = chosen_mode(settings)
+            mode = _chosen_mode(settings)
             if mode != "disabled":
                 described = {"name": name, "group": settings.group, "job_type": settings.job_type, "notes": notes}
                 tags = [*settings.tags, *tags]
+                from vitslite.monitoring.wandb_mirror import Mirror
+
                 self.mirror = Mirror(settings, run_dir, mode, **described, tags=tags, config=config)
         self.place = self.mirror.place if self.mirror else "W&B: off (tracking=wandb turns it on)"
 
@@ -127,10 +131,20 @@ def add_evaluation(
     settings: TrackingSettings, run_dir: Path, values: dict[str, int | float], path: Path, about: dict[str, Any]
 ) -> None:
     """Add figures to the summary of a run that has ended, and their file as an artifact; nothing of one not in W&B."""
-    mode = chosen_mode(settings) if (run_dir / "wandb_id").exists() else "disabled"
+    mode = _chosen_mode(settings) if (run_dir / "wandb_id").exists() else "disabled"
     if mode == "disabled":
         return
+    from vitslite.monitoring.wandb_mirror import Mirror
+
     mirror = Mirror(settings, run_dir, mode)
     mirror.summary(values)
     mirror.artifact("evaluation-RUN", "evaluation", [path], about)
     mirror.finish(failed=False)
+
+
+def _chosen_mode(settings: TrackingSettings) -> str:
+    if settings.wandb == "disabled":
+        return "disabled"
+    from vitslite.monitoring.wandb_mirror import chosen_mode
+
+    return chosen_mode(settings)
