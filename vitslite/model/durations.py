@@ -155,9 +155,9 @@ class StochasticDurations(nn.Module):
     ) -> Float[Tensor, "B L"]:
         """A sample of the log-durations; noise_scale=0 gives the same one for every key."""
         noise = noise_scale * randomness.normal(keys, "duration.prior", 2, h.shape[2])
-        return self._invert(h, token_mask, noise)
+        return self.invert(h, token_mask, noise)
 
-    def _invert(
+    def invert(
         self, h: Float[Tensor, "B H L"], mask: Bool[Tensor, "B 1 L"], noise: Float[Tensor, "B 2 L"]
     ) -> Float[Tensor, "B L"]:
         """Noise to log-durations. The first coupling changes only v, which is not wanted, and is left out."""
