@@ -15,6 +15,7 @@ LAYERS = [  # lowest first; a module may import from its own entry and from thos
     ["tensors", "randomness", "distributed", "files", "runs", "kernels"],
     ["audio", "text"],
     ["datasets", "model"],
+    ["interop"],
     ["objectives"],
     ["metrics"],
     ["training"],

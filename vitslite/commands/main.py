@@ -5,6 +5,7 @@
     vitslite synthesize runs/demo "The young fox painted a bridge." -o out.wav
     vitslite evaluate runs/demo                                      word error rates, distances, alignment errors
     vitslite compare runs/sweeps/NAME                                runs side by side, in one page
+    vitslite import en_US-joe-medium.onnx -o voices/joe              a voice of Piper, transformers or the VITS code
 
 Each tells more with --help; `vitslite train --cfg job` shows all settings. VITSLITE_TRACE=1 shows the stack behind an
 error line. `torchrun --nproc_per_node=2 --no-python vitslite train ...` trains on two processes, with the same losses.
@@ -16,7 +17,10 @@ import sys
 
 from vitslite import __version__
 
-COMMANDS = ("train", "synthesize", "evaluate", "compare")  # a module each, imported when it is called: torch takes long
+COMMANDS = {  # and their modules, imported when they are called: torch takes long
+    **{name: name for name in ("train", "synthesize", "evaluate", "compare")},
+    "import": "import_voice",
+}
 
 
 def main() -> int:
@@ -28,7 +32,7 @@ def main() -> int:
         print(f"vitslite {__version__}")
     elif name in COMMANDS:
         sys.argv = [f"vitslite {name}", *arguments]
-        return importlib.import_module(f"vitslite.commands.{name}").command()
+        return importlib.import_module(f"vitslite.commands.{COMMANDS[name]}").command()
     else:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(COMMANDS)}"

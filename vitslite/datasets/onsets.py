@@ -36,8 +36,8 @@ def phone_onsets(
     """The true onset of every phone token: (token index, onset sample); None if the tokens are not these phones.
 
     `phones` are the synthesiser's events, `symbols` what `Frontend.symbols` gives for the text. A phone of several code
-    points is at the first of them; with blanks, token i stands at 2 i + 1. Stress may differ: the synthesiser decides
-    it once more. Characters are no phones: None.
+    points is at the first of them; with blanks, token i stands at 2 i + 1 (without outer ones at 2 i). Stress may
+    differ: the synthesiser decides it once more. Characters are no phones: None.
     """
     if settings.frontend != "phonemes":
         return None
@@ -53,7 +53,7 @@ def phone_onsets(
             return None
         stressed = position > 0 and symbols[position - 1] in STRESS  # as a code point of its own
         first = position - 1 if stressed else position
-        onsets.append((2 * first + 1 if settings.blanks else first, sample))
+        onsets.append((2 * first + settings.outer_blanks if settings.blanks else first, sample))
         position += width
     return onsets if all(symbol in silent for symbol in symbols[position:]) else None
 

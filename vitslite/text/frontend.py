@@ -2,13 +2,15 @@
 
 import dataclasses
 import re
+import sys
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vitslite.text.characters import characters, normalise
 from vitslite.text.phonemes import other_stress, phonemes, phonemise_all, word_starts
 
-BLANK = "_"  # id 0: padding, and between tokens if text.blanks
+BLANK = "_"  # id 0: padding, and between tokens if text.blanks; voices of others may have another symbol there
 START, END = "^", "$"  # carry the silence at both ends of a recording
 
 
@@ -18,17 +20,23 @@ class TextSettings:
     voice: str = "en-us"  # espeak-ng's name of the language, for phonemes
     units: str = field(default="phones", metadata={"choices": ("phones", "codepoints")})  # of phonemes, see phonemes.py
     blanks: bool = False  # a blank before, between and after all tokens, as in VITS
+    outer_blanks: bool = True  # false: of those, only the ones between tokens, as in Piper
     edges: bool = True  # "^" before and "$" after every sentence, as in Piper
+    skip_unknown: bool = False  # leave out symbols that the vocabulary lacks, with one note each; false: refuse the text
     symbols: str | None = None  # the vocabulary, "_" first, one symbol per character (phones: separated by spaces)
     # null: all symbols of the corpus. Of a symbol that is listed twice the last place counts, as in VITS.
 
 
 class Frontend:
-    """str -> ids, by `encode`. Ids are places in `vocabulary`; `n_symbols` is the size of the embedding."""
+    """str -> ids, by `encode`. Ids are places in `vocabulary`; `n_symbols` is the size of the embedding.
+
+    An imported vocabulary may have gaps, places with the symbol "", and any symbol at place 0.
+    """
 
     def __init__(self, settings: TextSettings, vocabulary: list[str]):
         self.settings = settings
         self._prepared: dict[str, list[str]] = {}
+        self._skipped: set[str] = set()
         self._set_vocabulary(vocabulary)
 
     @property
@@ -55,16 +63,18 @@ class Frontend:
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, with blanks if text.blanks. ValueError names the symbols that the vocabulary lacks."""
         symbols = self.symbols(text)
-        ids = [self._id(symbol) for symbol in symbols]
-        unknown = dict.fromkeys(s for s, i in zip(symbols, ids, strict=True) if i is None)
-        if unknown:
+        places = [self._places(symbol) for symbol in symbols]
+        unknown = dict.fromkeys(s for s, found in zip(symbols, places, strict=True) if not found)
+        known = [i for found in places for i in found]
+        if unknown and (not self.settings.skip_unknown or len(known) <= 2 * self.settings.edges):
             first = symbols.index(next(iter(unknown)))
             raise ValueError(
                 f"text {text!r}: {' '.join(map(repr, unknown))} not in the vocabulary of {self.n_symbols} symbols "
                 f"(first after {''.join(symbols[max(0, first - 8) : first])!r}); respell the text"
             )
-        known = [i for i in ids if i is not None]
-        return intersperse_blanks(known) if self.settings.blanks else known
+        self._note_skipped(unknown.keys() - self._skipped)
+        s = self.settings
+        return intersperse_blanks(known, s.outer_blanks) if s.blanks else known
 
     def word_starts(self, text: str) -> list[int]:
         """The token indices at which the words of a text begin."""
@@ -74,7 +84,7 @@ class Frontend:
         else:
             starts = word_starts(normalised, s.voice, s.units)
         shifted = [start + s.edges for start in starts]
-        return [2 * start + 1 for start in shifted] if s.blanks else shifted
+        return [2 * start + s.outer_blanks for start in shifted] if s.blanks else shifted
 
     def names(self, ids: list[int]) -> list[str]:
         """The symbols of token ids, for figures and messages."""
@@ -89,29 +99,39 @@ class Frontend:
         return cls(TextSettings(**state["settings"]), list(state["vocabulary"]))
 
     def _set_vocabulary(self, vocabulary: list[str]) -> None:
-        assert vocabulary[:1] == [BLANK], vocabulary[:1]
+        assert vocabulary, "no symbol for the blank"
         self.vocabulary = vocabulary
-        self._ids = {symbol: i for i, symbol in enumerate(vocabulary)}
+        self._ids = {symbol: i for i, symbol in enumerate(vocabulary) if symbol}
 
-    def _id(self, symbol: str) -> int | None:
-        """A phone whose stress was never seen in training falls back on another stress of the same phone."""
+    def _places(self, symbol: str) -> list[int]:
+        """The id of a symbol, or those of its parts where only they are known ("ç" is "c" and a cedilla); [] without.
+
+        A phone whose stress was never seen in training falls back on another stress of the same phone.
+        """
         is_phone = self.settings.frontend == "phonemes" and self.settings.units == "phones"
         candidates = [symbol, *other_stress(symbol)] if is_phone else [symbol]
-        return next((self._ids[c] for c in candidates if c in self._ids), None)
+        found = next(([self._ids[c]] for c in candidates if c in self._ids), [])
+        parts = [self._ids.get(part) for part in unicodedata.normalize("NFD", symbol)]
+        return found or ([] if is_phone or None in parts else [i for i in parts if i is not None])
+
+    def _note_skipped(self, symbols: set[str]) -> None:
+        for symbol in sorted(symbols):
+            print(f"note: left out {symbol!r}, which the voice does not know", file=sys.stderr, flush=True)
+        self._skipped |= symbols
 
     def _checked_characters(self, text: str) -> list[str]:
-        reserved = BLANK + START + END if self.settings.edges else BLANK
+        reserved = (BLANK if self.vocabulary[0] == BLANK else "") + (START + END if self.settings.edges else "")
         found = [c for c in reserved if c in text]
         if found:
             raise ValueError(f"text {text!r}: {' '.join(found)} has a meaning of its own here; spell it out")
         return characters(text)
 
 
-def intersperse_blanks(ids: list[int]) -> list[int]:
-    """a b -> 0 a 0 b 0: token i goes to place 2 i + 1."""
+def intersperse_blanks(ids: list[int], outer: bool = True) -> list[int]:
+    """a b -> 0 a 0 b 0: token i goes to place 2 i + 1; without the outer ones a 0 b, and to place 2 i."""
     out = [0] * (2 * len(ids) + 1)
     out[1::2] = ids
-    return out
+    return out if outer else out[1:-1]
 
 
 def listed_symbols(settings: TextSettings) -> list[str]:
