@@ -19,14 +19,15 @@ from vitslite.model.durations import StochasticDurations
 from vitslite.model.istft import ISTFTDecoder
 from vitslite.model.vits import MAX_TOKEN_FRAMES, VITS
 from vitslite.tensors import Gaussian
+from vitslite.text.frontend import TextSettings
 
 
 class Speech(nn.Module):
-    """`VITS.infer` for one utterance. `blanks` and `edges` are those of the text settings."""
+    """`VITS.infer` for one utterance, of a text with these settings."""
 
-    def __init__(self, model: VITS, blanks: bool, edges: bool):
+    def __init__(self, model: VITS, text: TextSettings):
         super().__init__()
-        self.model, self.blanks, self.edges = model, blanks, edges
+        self.model, self.text = model, text
         self.spectral = SpectralDecoder(model.decoder) if isinstance(model.decoder, ISTFTDecoder) else None
 
     def forward(
@@ -54,9 +55,10 @@ class Speech(nn.Module):
 
     def _own_layout(self, tokens: Int[Tensor, "1 N"]) -> Int[Tensor, "1 L"]:
         """Piper's `^ _ p _ p _ $` as this voice has learnt it: with or without blanks and edges."""
-        if self.blanks:
-            return F.pad(tokens, (1, 1)) if self.edges else tokens[:, 1:-1]
-        return tokens[:, ::2] if self.edges else tokens[:, 2:-1:2]
+        own = tokens if self.text.edges else tokens[:, 2:-2]
+        if not self.text.blanks:
+            return own[:, ::2]
+        return F.pad(own, (1, 1)) if self.text.outer_blanks else own
 
     def _durations(
         self,
