@@ -99,9 +99,13 @@ def check(voice: Exported) -> None:
 def without_weight_norm(model: VITS) -> VITS:
     """A copy on the CPU whose weights are what weight norm makes of them."""
     model = copy.deepcopy(model).cpu().float()
-    for module in model.modules():
-        if isinstance(module, nn.Module) and parametrize.is_parametrized(module, "weight"):
-            parametrize.remove_parametrizations(module, "weight")
+    for module in [*model.modules()]:
+        if parametrize.is_parametrized(module, "weight"):
+            # Not remove_parametrizations: it alters the class, which a copy shares with what it is a copy of.
+            weight = module.weight.detach()  # type: ignore[union-attr]
+            module.__class__ = parametrize.type_before_parametrizations(module)
+            del module.parametrizations
+            module.register_parameter("weight", nn.Parameter(weight))
     return model
 
 
