@@ -32,7 +32,7 @@ from vitslite.model.discriminators import Discriminator, build_discriminator
 from vitslite.model.vits import VITS
 from vitslite.monitoring.tracking import Tracker
 from vitslite.objectives.objective import Objective
-from vitslite.text.frontend import Frontend
+from vitslite.text.frontend import Frontend, TextSettings
 from vitslite.training.checkpoint import Checkpoints
 from vitslite.training.warm_start import WarmStart
 
@@ -64,11 +64,19 @@ def parse(cfg: DictConfig | dict[str, Any], overrides: list[str], sweep: str | N
     except OmegaConfBaseException as error:
         raise ValueError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     config.name, config.run_dir = naming.place(cfg, overrides)
+    if not any(o.lstrip("+").startswith("text.version=") for o in overrides):
+        config.text.version = _version_of_run(config)
     config.tracking.group = config.tracking.group or (Path(sweep).name if sweep else naming.group_name(overrides))
     config.tracking.job_type = config.tracking.job_type or ("sweep" if sweep else "train")
     declared.check(config)
     rules.check(config)
     return config
+
+
+def _version_of_run(config: Config) -> int:
+    """A run goes on with the reading of texts that it began with."""
+    stored = runs.stored_config(config.directory)
+    return config.text.version if stored is None else stored.get("text", {}).get("version", TextSettings.version)
 
 
 def defaults() -> dict[str, Any]:
@@ -169,12 +177,24 @@ def recogniser(config: Config) -> Recogniser | None:
     if not distributed.is_main() or settings.n_heard == 0:
         return None
     try:
-        return build_recogniser(settings.recogniser, config.data.kind == "demo", config.text.voice)
+        if settings.recogniser == "auto" and not language(config):
+            print(
+                "note: no word error rates: text=characters does not say the language; if it is English, "
+                "validation.recogniser=pocketsphinx",
+                flush=True,
+            )
+        return build_recogniser(settings.recogniser, config.data.kind == "demo", language(config))
     except NotInstalledError as error:
         if settings.recogniser != "auto":
             raise
         print(f"note: no word error rates: {error}", flush=True)
         return None
+
+
+def language(config: Config) -> str:
+    """What a recogniser has to understand, as espeak-ng calls it; "" where characters do not say."""
+    says = config.text.frontend == "phonemes" or config.data.kind == "demo" or config.text.voice != TextSettings.voice
+    return config.text.voice if says else ""
 
 
 def checkpoints(config: Config, corpus: Corpus, device: torch.device) -> Checkpoints:

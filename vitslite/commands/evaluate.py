@@ -50,7 +50,7 @@ def evaluate_run(arguments: argparse.Namespace) -> None:
     config, split = voice.config, arguments.split
     if arguments.data_root:
         config.data.root = arguments.data_root
-    recogniser = recognition.build_recogniser(arguments.recogniser, config.data.kind == "demo", config.text.voice)
+    recogniser = recognition.build_recogniser(arguments.recogniser, config.data.kind == "demo", build.language(config))
     judges = build_judges(arguments.judge)
     corpus = build.corpus(config, voice.frontend)
     everything = getattr(corpus, split)
@@ -73,7 +73,7 @@ def evaluate_texts(arguments: argparse.Namespace) -> None:
     """A trained voice on texts that nobody recorded."""
     voice = Synthesizer(arguments.source, arguments.device)
     is_demo = voice.config.data.kind == "demo"
-    recogniser = recognition.build_recogniser(arguments.recogniser, is_demo, voice.config.text.voice)
+    recogniser = recognition.build_recogniser(arguments.recogniser, is_demo, build.language(voice.config))
     judges = build_judges(arguments.judge, has_recordings=False)
     if is_demo and arguments.recogniser == "auto":
         print("note: of this voice the recogniser understands only sentences of the demo's grammar")
