@@ -1,4 +1,4 @@
-"""Export to Piper and sherpa-onnx: python scripts/export_onnx.py RUN format=piper|sherpa -o FILE; --help tells the rest."""
+"""Export to Piper and sherpa-onnx: python scripts/export_onnx.py RUN format=piper -o FILE; --help tells the rest."""
 
 import sys
 

@@ -61,7 +61,9 @@ def voice(*overrides):
     with torch.no_grad():
         for parameter in model.parameters():  # away from the zeros that couplings start with
             parameter.add_(0.1 * torch.randn_like(parameter))
-    return Exported(model.requires_grad_(False).eval(), Frontend(config.text, list(SYMBOLS)), audio.sample_rate, config.synthesis)
+    return Exported(
+        model.requires_grad_(False).eval(), Frontend(config.text, list(SYMBOLS)), audio.sample_rate, config.synthesis
+    )
 
 
 def as_text(exported, inside):
@@ -108,7 +110,9 @@ def test_the_phase_of_the_pulses_in_closed_form():
     """Both against fp64; ours for the graph, with a sum in closed form, is the nearer one."""
     hop = 64
     pitch = torch.linspace(2.0, 9.0, 40) + 0.5 * torch.sin(torch.arange(40.0))
-    per_sample = torch.nn.functional.interpolate(pitch.double()[None, None], scale_factor=hop, mode="linear")[0, 0] / hop
+    per_sample = (
+        torch.nn.functional.interpolate(pitch.double()[None, None], scale_factor=hop, mode="linear")[0, 0] / hop
+    )
     phi, n = 2 * math.pi * per_sample.cumsum(0), torch.floor(0.5 / per_sample)
     truth = torch.sin((n + 0.5) * phi) / (2 * torch.sin(phi / 2)) - 0.5
     found = onnx_graph.pulse_train(pitch.log()[None], hop)[0]

@@ -54,7 +54,9 @@ def read_utterances(arguments: argparse.Namespace) -> list[Utterance]:
     if arguments.text:
         return [Utterance(text, f"text {i}") for i, text in enumerate(arguments.text, 1)]
     if arguments.input is None and sys.stdin.isatty():
-        raise ValueError('nothing to speak: give a text in quotes, -i FILE, or a pipe: echo "..." | vitslite synthesize RUN')
+        raise ValueError(
+            'nothing to speak: give a text in quotes, -i FILE, or a pipe: echo "..." | vitslite synthesize RUN'
+        )
     if arguments.input is None or str(arguments.input) == "-":
         return read_lines(sys.stdin.read(), "standard input")
     try:
@@ -85,7 +87,9 @@ def name_outputs(arguments: argparse.Namespace, utterances: list[Utterance]) -> 
                 f"-o {output}: speech is written as .wav or .flac: type -o {output.with_suffix('.wav')}, and convert it"
             )
         if output.exists() and not arguments.overwrite:
-            raise ValueError(f"{output} exists: add --overwrite, or choose another {'-d' if arguments.folder else '-o'}")
+            raise ValueError(
+                f"{output} exists: add --overwrite, or choose another {'-d' if arguments.folder else '-o'}"
+            )
     return [*outputs]
 
 
@@ -121,7 +125,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--overwrite", action="store_true", help="replace existing outputs")
     p.add_argument("--speed", type=float, default=1.0, help="2 is twice as fast (1)")
     p.add_argument(
-        "--sentence-silence", type=float, default=PAUSE_SECONDS, metavar="SECONDS", help=f"between sentences ({PAUSE_SECONDS})"
+        "--sentence-silence",
+        type=float,
+        default=PAUSE_SECONDS,
+        metavar="SECONDS",
+        help=f"between sentences ({PAUSE_SECONDS})",
     )
     p.add_argument("--skip-unknown", action="store_true", help="leave out symbols that the voice does not know")
     console.add_speaking(p)

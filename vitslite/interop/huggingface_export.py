@@ -27,7 +27,9 @@ from vitslite.text.frontend import Frontend
 _POSTERIOR = "model.posterior."
 
 
-def write(folder: Path, model: VITS, frontend: Frontend, audio: AudioSettings, settings: Mapping[str, Any]) -> list[str]:
+def write(
+    folder: Path, model: VITS, frontend: Frontend, audio: AudioSettings, settings: Mapping[str, Any]
+) -> list[str]:
     """The folder: config.json, model.safetensors, vocab.json, tokenizer_config.json, README.md. Gives what to know of it.
 
     `settings` are those of the run, by dotted key. ValueError names what cannot be said there, and what to train with.
@@ -77,7 +79,8 @@ def check(settings: Mapping[str, Any]) -> None:
         "text.units=phones: VitsTokenizer has one code point per symbol; train with text.units=codepoints": (
             s["text.frontend"] == "phonemes" and s["text.units"] == "phones"
         ),
-        "text.outer_blanks=false: VitsTokenizer has blanks at both ends": s["text.blanks"] and not s["text.outer_blanks"],
+        "text.outer_blanks=false: VitsTokenizer has blanks at both ends": s["text.blanks"]
+        and not s["text.outer_blanks"],
     }
     refuse("transformers.VitsModel", (fault for fault, is_so in faults.items() if is_so))
 
@@ -195,10 +198,14 @@ def _reshaped(name: str, x: Tensor) -> Tensor:
 def _notes(settings: Mapping[str, Any], keeps_posterior: bool) -> list[str]:
     notes = []
     if not keeps_posterior:
-        notes.append("Without its posterior encoder, which transformers has no form for: it speaks, and cannot be trained on.")
+        notes.append(
+            "Without its posterior encoder, which transformers has no form for: it speaks, and cannot be trained on."
+        )
     if settings["text.frontend"] == "phonemes":
         edges = "between ^ and $, " if settings["text.edges"] else ""
-        notes.append(f"Its texts are phonemes of espeak-ng (IPA, {settings['text.voice']}), {edges}as the tokenizer's input.")
+        notes.append(
+            f"Its texts are phonemes of espeak-ng (IPA, {settings['text.voice']}), {edges}as the tokenizer's input."
+        )
     elif settings["text.edges"]:
         notes.append("Its texts stand between ^ and $, which the tokenizer does not add.")
     return notes

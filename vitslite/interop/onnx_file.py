@@ -88,7 +88,8 @@ def check(voice: Exported) -> None:
     s, text = voice.model.settings, voice.frontend.settings
     faults = {
         f"model.refiner.kind={s.refiner.kind}: train with model/refiner=none": s.refiner.kind != "none",
-        f"model.flow.kind={s.flow.kind}: train with model/flow=mean_only or affine": s.flow.kind in ("glow", "linear_iaf"),
+        f"model.flow.kind={s.flow.kind}: train with model/flow=mean_only or affine": s.flow.kind
+        in ("glow", "linear_iaf"),
         "text.units=phones: these programs give one code point per phoneme; train with text.units=codepoints": (
             text.frontend == "phonemes" and text.units == "phones"
         ),
@@ -131,7 +132,10 @@ def write(proto: "ModelProto", voice: Exported, path: Path, layout: str) -> list
     with replacing(path) as unfinished:
         unfinished.write_bytes(proto.SerializeToString())
     if layout == "piper":
-        beside, text = path.with_name(f"{path.name}.json"), json.dumps(piper_config(voice), ensure_ascii=False, indent=1)
+        beside, text = (
+            path.with_name(f"{path.name}.json"),
+            json.dumps(piper_config(voice), ensure_ascii=False, indent=1),
+        )
     else:
         symbols = symbol_ids(voice.frontend).items()
         beside, text = path.with_name("tokens.txt"), "".join(f"{symbol} {ids[0]}\n" for symbol, ids in symbols)

@@ -119,7 +119,9 @@ class SpectralDecoder(nn.Module):
 
     def _frames(self, audio: Float[Tensor, "1 S"]) -> tuple[Float[Tensor, "1 F T2"], Float[Tensor, "1 F T2"]]:
         """Real and imaginary part of the short-time Fourier transform; silence before and after."""
-        real, imaginary = F.conv1d(audio[:, None], self.analysis, stride=self.hop, padding=3 * self.hop // 2).chunk(2, 1)
+        real, imaginary = F.conv1d(audio[:, None], self.analysis, stride=self.hop, padding=3 * self.hop // 2).chunk(
+            2, 1
+        )
         return real, imaginary
 
 

@@ -21,7 +21,9 @@ _TEMPLATE = Path(__file__).parent / "templates" / "voice.html"
 RUNTIME = {"runtime": "ort.wasm.bundle.min.mjs", "wasm": "ort-wasm-simd-threaded.wasm"}  # of npm's onnxruntime-web
 
 
-def page(proto: "ModelProto", voice: Exported, lexicon: dict[str, str] | None, runtime: Path, title: str, text: str) -> str:
+def page(
+    proto: "ModelProto", voice: Exported, lexicon: dict[str, str] | None, runtime: Path, title: str, text: str
+) -> str:
     """The file. `runtime` is the folder `dist` of onnxruntime-web; ValueError where that is not one."""
     missing = [name for name in RUNTIME.values() if not (runtime / name).is_file()]
     if missing:
