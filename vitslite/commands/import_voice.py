@@ -69,9 +69,7 @@ def imported(voice: Voice, speaker: int | None, folder: Path) -> dict[str, Any]:
 
 def absent_in_words(absent: list[str]) -> list[str]:
     """What such a file cannot hold, by part."""
-    parts = {
-        part: sum(name.startswith(part) for name in absent) for part in ("posterior_encoder", "duration_predictor")
-    }
+    parts = {part: sum(name.startswith(part) for name in absent) for part in ("posterior_encoder", "duration_predictor")}
     listed = " and ".join(f"{n} tensors of {part}" for part, n in parts.items() if n)
     return [f"not in it, since only training needs them, so left at their start: {listed}"] if listed else []
 

@@ -4,9 +4,10 @@
     vitslite synthesize runs/demo -i lines.txt -d spoken              an utterance a line: spoken/0001.wav ...
     echo "Two giants danced." | vitslite synthesize runs/demo -o - | aplay -f S16_LE -r 16000
 
-RUN is a run directory (its best checkpoint) or a checkpoint file. The same text and seed give the same file. Without TEXT
-and -i the texts come from a pipe. A line that begins with { is JSON: {"text": ..., "id": ..., "seed": ..., "speed": ...},
-of which the id names the file in DIR. -o - writes 16-bit samples without a header as soon as they are spoken.
+RUN is a run directory (its best checkpoint) or a checkpoint file. The same text and seed give the same file. Without
+TEXT and -i the texts come from a pipe. A line that begins with { is JSON: {"text": ..., "id": ..., "seed": ...,
+"speed": ...}, of which the id names the file in DIR. -o - writes 16-bit samples without a header as soon as they are
+spoken.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """A folder of transformers.VitsModel and VitsTokenizer made of a voice of ours: the reverse of huggingface.py.
 
-Theirs has one hidden size, for the text encoder and both WaveNets. A WaveNet of fewer channels sits in a wider one, exactly:
-its other channels have no weights, and tanh(0) sigmoid(0) = 0. After an odd number of couplings we put the channels back
-in order and they do not: their prior has its rows reversed. A posterior encoder that theirs has no form for is left out,
-since it does not speak: it is all zeros there.
+Theirs has one hidden size, for the text encoder and both WaveNets. A WaveNet of fewer channels sits in a wider one,
+exactly: its other channels have no weights, and tanh(0) sigmoid(0) = 0. After an odd number of couplings we put the
+channels back in order and they do not: their prior has its rows reversed. A posterior encoder that theirs has no form
+for is left out, since it does not speak: it is all zeros there.
 """
 
 import copy
@@ -30,7 +30,7 @@ _POSTERIOR = "model.posterior."
 def write(
     folder: Path, model: VITS, frontend: Frontend, audio: AudioSettings, settings: Mapping[str, Any]
 ) -> list[str]:
-    """The folder: config.json, model.safetensors, vocab.json, tokenizer_config.json, README.md. Gives what to know of it.
+    """config.json, model.safetensors, vocab.json, tokenizer_config.json and README.md. Gives what to know of them.
 
     `settings` are those of the run, by dotted key. ValueError names what cannot be said there, and what to train with.
     """
@@ -79,7 +79,7 @@ def check(settings: Mapping[str, Any]) -> None:
         "text.units=phones: VitsTokenizer has one code point per symbol; train with text.units=codepoints": (
             s["text.frontend"] == "phonemes" and s["text.units"] == "phones"
         ),
-        "text.outer_blanks=false: VitsTokenizer has blanks at both ends": s["text.blanks"]
+        "text.outer_blanks=false: VitsTokenizer has blanks at both ends; train with true": s["text.blanks"]
         and not s["text.outer_blanks"],
     }
     refuse("transformers.VitsModel", (fault for fault, is_so in faults.items() if is_so))
@@ -189,7 +189,7 @@ def _folded(own: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _reshaped(name: str, x: Tensor) -> Tensor:
-    """A linear layer for a convolution of kernel 1, and relative embeddings with an axis for the heads that share them."""
+    """A linear layer for a convolution of kernel 1, relative embeddings with an axis for the heads that share them."""
     if name.endswith("_proj.weight") and ".attention." in name:
         return x[:, :, 0]
     return x[None] if name.endswith((".emb_rel_k", ".emb_rel_v")) else x
@@ -199,7 +199,7 @@ def _notes(settings: Mapping[str, Any], keeps_posterior: bool) -> list[str]:
     notes = []
     if not keeps_posterior:
         notes.append(
-            "Without its posterior encoder, which transformers has no form for: it speaks, and cannot be trained on."
+            "Without its posterior encoder, which transformers has no form for: it speaks, but cannot be trained on."
         )
     if settings["text.frontend"] == "phonemes":
         edges = "between ^ and $, " if settings["text.edges"] else ""

@@ -1,10 +1,11 @@
 """An ONNX voice against `VITS.infer`: the same noise into both, the same samples out.
 
-A runtime draws its own noise, so for the comparison each RandomNormalLike of the graph becomes an input, which gets what
-`infer` draws for a key. The pulses of a source-filter decoder have a phase that is summed over all frames before, from a
-pitch that the network predicts: an error of 1e-7 in its logarithm, which is the rounding of fp32, is one of 1e-3 of the
-pulses after some seconds, inaudibly. There the bound is on the energy of the difference; and where weights are stored
-in fp16 as well, which moves that pitch by cents of a per cent, on the spectrogram's magnitudes, which have no phase.
+A runtime draws its own noise, so for the comparison each RandomNormalLike of the graph becomes an input, which gets
+what `infer` draws for a key. The pulses of a source-filter decoder have a phase that is summed over all frames
+before, from a pitch that the network predicts: an error of 1e-7 in its logarithm, which is the rounding of fp32, is
+one of 1e-3 of the pulses after some seconds, inaudibly. There the bound is on the energy of the difference; and where
+weights are stored in fp16 as well, which moves that pitch by cents of a per cent, on the spectrogram's magnitudes,
+which have no phase.
 """
 
 import time
@@ -40,7 +41,8 @@ class Compared(NamedTuple):
     torch_seconds: float
 
     def line(self) -> str:
-        rtf = f"real-time factor {self.runtime_seconds / self.seconds:.4f}, PyTorch {self.torch_seconds / self.seconds:.4f}"
+        factors = [seconds / self.seconds for seconds in (self.runtime_seconds, self.torch_seconds)]
+        rtf = "real-time factor {:.4f}, PyTorch {:.4f}".format(*factors)
         length = "" if self.same_length else "ANOTHER LENGTH, "
         return (
             f"{self.n_symbols} symbols, {self.seconds:.2f} s: {length}largest difference {self.difference:.1e} at peak "

@@ -2,10 +2,10 @@
 
     input [1 N], input_lengths [1], scales [3] -> audio [1 1 1 S]
 
-Inputs are those of Piper's voices: tokens "^ _ p _ p _ $" with a blank after each symbol but the last, and the scales of
-the prior's noise, of the durations (1 / speed) and of the durations' noise. What has no form in ONNX, or a slow one, is
-said in another way here: the alignment's search as a comparison, keyed noise as the runtime's own, rounding to the
-nearest as `ceil(x - 1/2)`, Fourier transforms as convolutions with a basis, the pulses' phase in closed form.
+Inputs are those of Piper's voices: tokens "^ _ p _ p _ $" with a blank after each symbol but the last, and the scales
+of the prior's noise, of the durations (1 / speed) and of the durations' noise. What has no form in ONNX, or a slow
+one, is said in another way here: the alignment's search as a comparison, keyed noise as the runtime's own, rounding
+to the nearest as `ceil(x - 1/2)`, Fourier transforms as convolutions with a basis, the pulses' phase in closed form.
 """
 
 import math
