@@ -51,6 +51,10 @@ OWNERS = {  # of a third-party library: the modules that may import it, by name 
     "speechmos": {"evaluation.judges"},
     "resemblyzer": {"evaluation.judges"},
     "espeakng_loader": {"text"},
+    "onnx": {"interop"},
+    "onnxscript": {"interop"},
+    "onnxruntime": {"interop"},
+    "safetensors": {"interop"},
     "sentencex": {"text.sentences"},
     "tqdm": {"training.progress", "datasets", "commands.evaluate"},
 }
