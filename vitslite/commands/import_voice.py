@@ -10,6 +10,7 @@ What SOURCE is, is found out by looking at it. DIR then goes where a run does: `
 """
 
 import argparse
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,8 @@ def imported(voice: Voice, speaker: int | None, folder: Path) -> dict[str, Any]:
 
 def absent_in_words(absent: list[str]) -> list[str]:
     """What such a file cannot hold, by part."""
-    parts = {part: sum(name.startswith(part) for name in absent) for part in ("posterior_encoder", "duration_predictor")}
-    listed = " and ".join(f"{n} tensors of {part}" for part, n in parts.items() if n)
+    parts = Counter(name.split(".")[0] for name in absent)
+    listed = " and ".join(f"{n} tensors of {part}" for part, n in parts.items())
     return [f"not in it, since only training needs them, so left at their start: {listed}"] if listed else []
 
 

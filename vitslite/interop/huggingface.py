@@ -41,7 +41,7 @@ def read(folder: Path) -> Voice:
         weights={names.canonical(name): x for name, x in _weights(folder / "model.safetensors").items()},
         rows=theirs.WEIGHTS,
         n_speakers=config.get("num_speakers", 1),
-        notes=[] if speed == 1 else [f"speaking_rate={speed} is no setting of a voice here: speak with --speed {speed}"],
+        notes=[] if speed == 1 else [f"speaking_rate={speed}: speak with --speed {speed}"],
     )
 
 
@@ -72,7 +72,9 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: {getattr(error, 'strerror', None) or error}: a voice of transformers has it") from error
+        raise ValueError(
+            f"{path}: {getattr(error, 'strerror', None) or error}: a voice of transformers has it"
+        ) from error
     if not isinstance(found, dict):
         raise ValueError(f"{path}: not a table of settings")
     return found

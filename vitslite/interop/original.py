@@ -24,8 +24,8 @@ def read(path: Path, content: dict[str, Any], config_path: Path | None) -> Voice
     vocabulary = plain(config.get("symbols")) or list(theirs.SYMBOLS)
     if len(vocabulary) != n_rows:
         raise ValueError(
-            f'{path}: {n_rows} symbols, and {len(vocabulary)} are known: list them, in their order, as "symbols": [...] '
-            f"in {where}"
+            f"{path}: {n_rows} symbols, and {len(vocabulary)} are known: list them, in their order, as "
+            f'"symbols": [...] in {where}'
         )
     return Voice(
         path=path,

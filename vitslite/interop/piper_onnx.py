@@ -31,7 +31,7 @@ def read(path: Path, config_path: Path | None) -> Voice:
     try:
         found = _architecture(weights, layers)
     except (KeyError, ZeroDivisionError) as error:
-        raise ValueError(f"{path}: no {error} in its graph, so it is no Piper voice as its exporter makes them") from error
+        raise ValueError(f"{path}: no {error} in its graph: no Piper voice as its exporter makes them") from error
     hop_length = int(np.prod(found["upsample_rates"]))
     settings: Settings = networks(weights, found, path) | _depths(weights, layers) | {"audio.hop_length": hop_length}
     voice = piper.voice(path, where, settings, weights, "a Piper voice")

@@ -2,7 +2,7 @@
 
 A speaker's embedding e conditions the WaveNets (one 1x1 convolution for all layers), the decoder and the stochastic
 durations by cond(e) = W e + b, the same for all frames or tokens, added right behind a convolution: to its bias, then.
-The deterministic durations have it in front of a convolution that sees zeros beyond the ends, so there it does not fold.
+The deterministic durations have it in front of a convolution that sees zeros beyond the ends: there it does not fold.
 
 Source: Kim et al. 2021 (VITS), section 2.5; here without conditioning.
 """

@@ -23,8 +23,7 @@ class TextSettings:
     blanks: bool = False  # a blank before, between and after all tokens, as in VITS
     outer_blanks: bool = True  # false: of those, only the ones between tokens, as in Piper
     edges: bool = True  # "^" before and "$" after every sentence, as in Piper
-    # Leave out symbols that the vocabulary lacks, with one note each; false: refuse the text.
-    skip_unknown: bool = False
+    skip_unknown: bool = False  # leave out what the vocabulary lacks, with one note each; false: refuse the text
     version: int = field(default=1, metadata={"at_least": 1, "at_most": 2})  # of the reading, see docs/data.md
     symbols: str | None = None  # the vocabulary, "_" first, one symbol per character (phones: separated by spaces)
     # null: all symbols of the corpus. Of a symbol that is listed twice the last place counts, as in VITS.
