@@ -41,12 +41,10 @@ def exported(voice: Synthesizer) -> Exported:
 
 def verified(proto, voice: Exported, half: bool) -> None:  # type: ignore[no-untyped-def]  # a ModelProto
     """Print how near the runtime is to PyTorch at three lengths; ValueError where it is another voice."""
-    decoder = voice.model.settings.decoder
-    has_pulses = decoder.kind == "istft" and decoder.istft.harmonics
     for n in _LENGTHS:
         compared = onnx_check.compare(proto, voice, some_tokens(voice.frontend, n))
         print(compared.line(), flush=True)
-        onnx_check.verify(compared, has_pulses, half)
+        onnx_check.verify(compared, onnx_file.has_pulses(voice), half)
 
 
 def some_tokens(frontend: Frontend, n: int) -> list[int]:

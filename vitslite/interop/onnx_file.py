@@ -80,7 +80,7 @@ def graph(voice: Exported, half: bool = False) -> "ModelProto":
     if not _is_phonemes(voice.frontend):
         metadata["frontend"] = "characters"
     onnx.helper.set_model_props(proto, metadata)
-    return in_half(proto) if half else proto
+    return in_half(proto, has_pulses(voice)) if half else proto
 
 
 def check(voice: Exported) -> None:
@@ -110,14 +110,24 @@ def without_weight_norm(model: VITS) -> VITS:
     return model
 
 
-def in_half(proto: "ModelProto") -> "ModelProto":
-    """Large constants stored in fp16, with a Cast to fp32 behind each: half the size, and runtimes fold the casts."""
+def has_pulses(voice: Exported) -> bool:
+    s = voice.model.settings.decoder
+    return s.kind == "istft" and s.istft.harmonics
+
+
+def in_half(proto: "ModelProto", of_decoder_alone: bool) -> "ModelProto":
+    """Large constants stored in fp16, with a Cast to fp32 behind each, which runtimes fold when they load it.
+
+    Where pulses have a phase, the sum of a predicted pitch, all that the pitch is made of stays in fp32.
+    """
     onnx = _onnx()
     out = onnx.ModelProto()
     out.CopyFrom(proto)
     casts = []
     for tensor in out.graph.initializer:
-        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.raw_data) >= 4 * _HALF_FROM:
+        is_kept = of_decoder_alone and ("decoder." not in tensor.name or ".pitch." in tensor.name)
+        is_large = tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.raw_data) >= 4 * _HALF_FROM
+        if is_large and (not is_kept or "spectral.analysis" in tensor.name):
             name, values = tensor.name, onnx.numpy_helper.to_array(tensor)
             tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype("float16"), f"{name}.fp16"))
             casts.append(onnx.helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT))

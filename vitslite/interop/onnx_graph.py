@@ -83,7 +83,7 @@ class SpectralDecoder(nn.Module):
     """`ISTFTDecoder` in real numbers: both Fourier transforms are convolutions with windowed sines and cosines."""
 
     analysis: Tensor
-    synthesis: Tensor
+    scale: Tensor
 
     def __init__(self, decoder: ISTFTDecoder):
         super().__init__()
@@ -98,8 +98,7 @@ class SpectralDecoder(nn.Module):
         # A bin counts twice, but for the first and the last, whose imaginary part irfft does not read: sin = 0.
         twice = torch.full((n_bins, 1), 2.0, dtype=torch.float64)
         twice[[0, -1]] = 1.0
-        scale = twice / (1.5 * n_fft)
-        self.register_buffer("synthesis", torch.cat([scale * cosine, -scale * sine])[:, None].float())
+        self.register_buffer("scale", (twice / (1.5 * n_fft)).repeat(2, 1).float())
 
     def forward(self, z: Float[Tensor, "1 D T"]) -> Float[Tensor, "1 1 S"]:
         heads = self.decoder.heads(z, None).movedim(1, 3)  # 1 heads F T2
@@ -114,8 +113,8 @@ class SpectralDecoder(nn.Module):
             noise = torch.randn_like(z[:, :1].repeat_interleave(self.decoder.hop_length, 2))[0]
             a, b = self._frames(noise / math.sqrt(0.375 * n_fft))
             real, imaginary = real + gain[:, 1] * a, imaginary + gain[:, 1] * b
-        spectrum = torch.cat([real, imaginary], 1)
-        return F.conv_transpose1d(spectrum, self.synthesis, stride=self.hop, padding=3 * self.hop // 2)
+        spectrum = torch.cat([real, imaginary], 1) * self.scale
+        return F.conv_transpose1d(spectrum, self.analysis, stride=self.hop, padding=3 * self.hop // 2)
 
     def _frames(self, audio: Float[Tensor, "1 S"]) -> tuple[Float[Tensor, "1 F T2"], Float[Tensor, "1 F T2"]]:
         """Real and imaginary part of the short-time Fourier transform; silence before and after."""
