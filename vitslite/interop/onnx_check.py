@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
 
 from vitslite import randomness
 from vitslite.interop.onnx_file import Exported, without_weight_norm
