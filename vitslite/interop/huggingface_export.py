@@ -145,7 +145,7 @@ def tensors(model: VITS, n_symbols: int, audio: AudioSettings, keeps_posterior: 
         folded = _folded(own, "flow.")
         own = {n: widened(n, x, hidden, wider) if n.startswith("flow.") else x for n, x in folded.items()}
     own = weights.in_form(own, {name: name for name in shapes})
-    if len(model.flow.couplings) % 2:
+    if model.settings.flow.n_couplings % 2:
         own |= {n: weights.reversed_prior(own[n]) for n in ("text_encoder.proj.weight", "text_encoder.proj.bias")}
     out = {}
     for name, shape in shapes.items():
@@ -163,8 +163,9 @@ def widest(settings: ModelSettings, keeps_posterior: bool) -> ModelSettings:
     s.flow.hidden, s.flow.weight_norm, s.decoder.hifigan.weight_norm = hidden, True, False
     if not keeps_posterior:
         s.posterior.kernel, s.posterior.dilation_rate = s.flow.kernel, s.flow.dilation_rate
-    posterior = {"kind": "gaussian", "input": "linear", "skip": False, "hidden": hidden, "weight_norm": True}
-    s.posterior = dataclasses.replace(s.posterior, **posterior)
+    s.posterior = dataclasses.replace(
+        s.posterior, kind="gaussian", input="linear", skip=False, hidden=hidden, weight_norm=True
+    )
     return s
 
 

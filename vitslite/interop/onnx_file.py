@@ -10,7 +10,7 @@ import json
 import unicodedata
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -103,7 +103,7 @@ def without_weight_norm(model: VITS) -> VITS:
     for module in [*model.modules()]:
         if parametrize.is_parametrized(module, "weight"):
             # Not remove_parametrizations: it alters the class, which a copy shares with what it is a copy of.
-            weight = module.weight.detach()  # type: ignore[union-attr]
+            weight = cast(torch.Tensor, module.weight).detach()
             module.__class__ = parametrize.type_before_parametrizations(module)
             del module.parametrizations
             module.register_parameter("weight", nn.Parameter(weight))
@@ -190,7 +190,8 @@ def _is_phonemes(frontend: Frontend) -> bool:
     return frontend.settings.frontend == "phonemes"
 
 
-def _onnx():  # type: ignore[no-untyped-def]  # the module itself
+def _onnx() -> Any:
+    """The library. ValueError where it is not installed."""
     try:
         import onnx
         import onnxscript  # noqa: F401  # torch's exporter needs it

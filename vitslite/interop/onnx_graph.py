@@ -9,6 +9,7 @@ to the nearest as `ceil(x - 1/2)`, Fourier transforms as convolutions with a bas
 """
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +42,7 @@ class Speech(nn.Module):
         durations = self._durations(h, token_mask, length_scale, duration_noise_scale)
 
         ends = durations.cumsum(0)
-        n_frames = ends[-1].item()
+        n_frames = cast(int, ends[-1].item())  # no int(): of an exported graph it is a symbol
         torch._check(n_frames >= 1)
         token = (torch.arange(n_frames)[:, None] >= ends).sum(1)
         p = Gaussian(*(x[:, :, token] for x in p_text))
