@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("piper", "sherpa")
 _OPSET = 20
-_HALF_FROM = 256  # numbers: smaller constants are kept in fp32
+_HALF_FROM = 4096  # numbers: smaller constants are kept in fp32
+_BEFORE_PULSES = ("text_encoder.", "duration_predictor.", "flow.", "pitch.")  # in names of weights
 
 
 class Exported(NamedTuple):
@@ -125,9 +126,8 @@ def in_half(proto: "ModelProto", of_decoder_alone: bool) -> "ModelProto":
     out.CopyFrom(proto)
     casts = []
     for tensor in out.graph.initializer:
-        is_kept = of_decoder_alone and ("decoder." not in tensor.name or ".pitch." in tensor.name)
-        is_large = tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.raw_data) >= 4 * _HALF_FROM
-        if is_large and (not is_kept or "spectral.analysis" in tensor.name):
+        is_kept = of_decoder_alone and any(part in tensor.name for part in _BEFORE_PULSES)
+        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.raw_data) >= 4 * _HALF_FROM and not is_kept:
             name, values = tensor.name, onnx.numpy_helper.to_array(tensor)
             tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype("float16"), f"{name}.fp16"))
             casts.append(onnx.helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT))
