@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("piper", "sherpa")
 _OPSET = 20
-_HALF_FROM = 4096  # numbers: smaller constants are kept in fp32
+_HALF_FROM = 1024  # numbers: smaller constants are kept in fp32
 _BEFORE_PULSES = ("text_encoder.", "duration_predictor.", "flow.", "pitch.")  # in names of weights
 
 
