@@ -55,6 +55,8 @@ OWNERS = {  # of a third-party library: the modules that may import it, by name 
     "espeakng_loader": {"text"},
     "sentencex": {"text.sentences"},
     "onnx": {"interop"},
+    "onnxscript": {"interop"},
+    "onnxruntime": {"interop"},
     "safetensors": {"interop"},
     "tqdm": {"training.progress", "datasets", "commands.evaluate"},
 }

@@ -180,15 +180,19 @@ def resampled(
 
 
 def write_wav(path: str | Path, audio: np.ndarray, sample_rate: int) -> None:
-    """Write mono audio [S], int16 or float in [-1, 1], as 16-bit WAV. The file appears whole or not at all."""
+    """Write mono audio [S], int16 or float in [-1, 1], as 16-bit WAV, or FLAC where the name ends in .flac.
+
+    The file appears whole or not at all.
+    """
     assert audio.ndim == 1, audio.shape
     path = Path(path)
+    kind = "FLAC" if path.suffix.lower() == ".flac" else "WAV"
     samples = audio if audio.dtype == np.int16 else to_int16(audio)
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is a folder or a device: give the name of a file")  # a rename would replace it
     with replacing(path) as unfinished:
         try:
-            soundfile.write(str(unfinished), samples, sample_rate, format="WAV", subtype="PCM_16")
+            soundfile.write(str(unfinished), samples, sample_rate, format=kind, subtype="PCM_16")
         except soundfile.LibsndfileError as error:
             raise OSError(f"{path}: not written ({error} Is the disk full?)") from error
 

@@ -61,18 +61,25 @@ class Synthesizer:
             n_steps=own.n_steps if n_steps is None else n_steps,
         )
 
-    def speak(self, text: str, settings: SpeakSettings, speed: float = 1.0) -> Float[np.ndarray, " S"]:
+    def speak(
+        self,
+        text: str,
+        settings: SpeakSettings | None = None,
+        speed: float = 1.0,
+        pause_seconds: float = PAUSE_SECONDS,
+    ) -> Float[np.ndarray, " S"]:
         """Audio in [-1, 1] at `sample_rate`. The same text and seed give the same samples; speed 2 is twice as fast.
 
         A text of several sentences is spoken sentence by sentence, each as if it were alone: a page takes the memory of
         its longest sentence. ValueError where there is nothing to speak, for symbols that the voice was not trained
         on, and where the sound is not finite.
         """
+        settings = settings or self.speak_settings()
         sentences = pieces_to_speak(text, self.config.text.voice)
         if not sentences:
             raise ValueError(f"nothing to speak in {text!r}: give a text with words")
         tokens = [self.frontend.encode(sentence) for sentence in sentences]  # all are looked at before one is spoken
-        pause = np.zeros(int(PAUSE_SECONDS * self.sample_rate), np.float32)
+        pause = np.zeros(int(pause_seconds * self.sample_rate), np.float32)
         pieces = []
         for sentence, ids in zip(sentences, tokens, strict=True):
             pieces += [self._speak_sentence(sentence, ids, settings, speed), pause]

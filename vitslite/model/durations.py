@@ -178,9 +178,9 @@ class StochasticDurations(nn.Module):
     ) -> Float[Tensor, "B L"]:
         """A sample of the log-durations; noise_scale=0 gives the same one for every key."""
         noise = noise_scale * randomness.normal(keys, "duration.prior", 2, h.shape[2])
-        return self._invert(h, token_mask, noise, g)
+        return self.invert(h, token_mask, noise, g)
 
-    def _invert(
+    def invert(
         self,
         h: Float[Tensor, "B H L"],
         mask: Bool[Tensor, "B 1 L"],

@@ -96,9 +96,7 @@ class ISTFTDecoder(nn.Module):
         Where the `recording` is given the pulses have its pitch in voiced frames, and not the predicted one: harmonics
         beside those of the recording would be paid for with noise between them.
         """
-        x = speakers.heard(self.conv_in(masked(z, mask)), self.cond, g)
-        for block in self.blocks:
-            x = block(x, mask)
+        heads = self.heads(z, mask, g)
         n_draws = 2 if twice and self.settings.noise else 1
         log_pitch = pitch_loss = None
         if self.pitch and self.tracker:
@@ -107,14 +105,24 @@ class ISTFTDecoder(nn.Module):
                 found = self.tracker(recording)
                 log_pitch = torch.where(found.isnan(), predicted.detach(), found)
                 pitch_loss = masked((predicted - log_pitch).abs()[:, None], mask)[:, 0]
-        with torch.autocast(x.device.type, enabled=False):
-            heads = self.out(self.norm(x.float().transpose(1, 2)))
+        with torch.autocast(z.device.type, enabled=False):
             audio = self._synthesise(heads, mask, log_pitch, keys, n_draws)
         return Decoded(audio[:, :1], audio[:, 1:] if n_draws == 2 else None, pitch_loss)
 
+    def heads(
+        self, z: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"] | None, g: Float[Tensor, "B G 1"] | None = None
+    ) -> Float[Tensor, "B T2 heads F"]:
+        """What the network says of each short frame and bin: log-magnitude, phase, log-magnitude of the noise."""
+        x = speakers.heard(self.conv_in(masked(z, mask)), self.cond, g)
+        for block in self.blocks:
+            x = block(x, mask)
+        with torch.autocast(z.device.type, enabled=False):
+            x = self.out(self.norm(x.float().transpose(1, 2)))
+        return x.unflatten(2, (self.settings.subframes, -1, len(self.window) // 2 + 1)).flatten(1, 2)
+
     def _synthesise(
         self,
-        heads: Float[Tensor, "B T C"],
+        heads: Float[Tensor, "B T2 heads F"],
         mask: Bool[Tensor, "B 1 T"] | None,
         log_pitch: Float[Tensor, "B T"] | None,
         keys: Int[Tensor, " B"] | None,
@@ -122,7 +130,6 @@ class ISTFTDecoder(nn.Module):
     ) -> Float[Tensor, "B N S"]:
         """Audio, N draws of it, from what the network says of each short frame and bin."""
         n_fft, n_subframes = len(self.window), self.settings.subframes
-        heads = heads.unflatten(2, (n_subframes, -1, n_fft // 2 + 1)).flatten(1, 2)
         gains = torch.exp(heads[:, :, ::2].clamp(max=self.max_log_magnitude))  # of the pulses, of the noise
         samples = None
         if mask is not None:
