@@ -39,7 +39,7 @@ def exported(voice: Synthesizer) -> Exported:
     return Exported(voice.model, voice.frontend, voice.sample_rate, voice.config.synthesis)
 
 
-def verified(proto, voice: Exported, half: bool) -> None:  # type: ignore[no-untyped-def]  # a ModelProto
+def verified(proto, voice: Exported, half: bool) -> None:
     """Print how near the runtime is to PyTorch at three lengths; ValueError where it is another voice."""
     for n in _LENGTHS:
         compared = onnx_check.compare(proto, voice, some_tokens(voice.frontend, n))

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vitslite.model.durations import StochasticDurations
+from vitslite.model.durations import MAX_TOKEN_FRAMES, StochasticDurations
 from vitslite.model.istft import ISTFTDecoder
-from vitslite.model.vits import MAX_TOKEN_FRAMES, VITS
+from vitslite.model.vits import VITS
 from vitslite.tensors import Gaussian
 from vitslite.text.frontend import TextSettings
 
