@@ -13,7 +13,9 @@ VITSLITE_TRACE=1 shows the stack behind an error line.
 
 import sys
 
-from vitslite.commands.train import command, train  # noqa: F401  (train: for those who import it from here)
-
 if __name__ == "__main__":
-    sys.exit(command())
+    from vitslite.commands.main import call
+
+    sys.exit(call("train"))
+
+from vitslite.commands.train import command, train  # noqa: E402, F401  (for those who import them from here)

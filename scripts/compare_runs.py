@@ -2,7 +2,7 @@
 
 import sys
 
-from vitslite.commands import compare
+from vitslite.commands.main import call
 
 if __name__ == "__main__":
-    sys.exit(compare.command())
+    sys.exit(call("compare"))

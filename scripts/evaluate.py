@@ -2,7 +2,7 @@
 
 import sys
 
-from vitslite.commands import evaluate
+from vitslite.commands.main import call
 
 if __name__ == "__main__":
-    sys.exit(evaluate.command())
+    sys.exit(call("evaluate"))

@@ -30,6 +30,7 @@ from vitslite.experiments.tables import draw_curves
 from vitslite.runs import is_done
 
 ROOT = Path(__file__).parents[1]
+PLANE = "## All runs on the rate-distortion plane"  # where docs/atlas.md has no place for it yet
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -38,6 +39,8 @@ def main(arguments: argparse.Namespace) -> None:
     failed = [] if arguments.no_train else train(list(runs.values()), arguments.runs, arguments.jobs)
     for experiment in experiments:
         write(experiment, arguments.runs)
+    if not arguments.names:
+        front(experiments, arguments.runs)
     if failed:
         raise ValueError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}; see their logs")
 
@@ -93,6 +96,15 @@ def write(experiment: Experiment, runs_dir: Path) -> None:
     content = atlas.block(experiment, variants, link, datetime.date.today(), machine(devices))
     atlas.write_section(document, experiment, content)
     print(f"{experiment.name}: {document}")
+
+
+def front(experiments: list[Experiment], runs_dir: Path) -> None:
+    """docs/atlas/plane.png and its place at the front of docs/atlas.md, where all questions are written."""
+    document = ROOT / "docs" / "atlas.md"
+    picture = atlas.front(document.parent / "atlas" / "plane.png", experiments, runs_dir)
+    if picture:
+        link = picture.relative_to(document.parent).as_posix()
+        atlas.put(document, "plane", f"![bits per second against log-mel L1, a point a run]({link})", PLANE)
 
 
 def machine(devices: set[str]) -> str:

@@ -2,7 +2,7 @@
 
 import sys
 
-from vitslite.commands import synthesize
+from vitslite.commands.main import call
 
 if __name__ == "__main__":
-    sys.exit(synthesize.command())
+    sys.exit(call("synthesize"))

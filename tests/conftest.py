@@ -1,6 +1,7 @@
 """What several tests share: composing a configuration, and a small demo corpus made once for the whole session."""
 
 import os
+import signal
 from pathlib import Path
 
 import hydra
@@ -13,6 +14,7 @@ from omegaconf import DictConfig
 from vitslite import build
 
 os.environ["WANDB_MODE"] = "offline"
+os.environ |= {"WANDB_CONSOLE": "off", "WANDB_X_DISABLE_STATS": "true"}  # test_wandb_mirror.py asks for both
 build.register_schema()
 
 
@@ -49,3 +51,14 @@ def compose(cache, tmp_path):
             return hydra.compose("train", overrides=[*small, *overrides])
 
     return composed
+
+
+@pytest.fixture
+def full_disk():
+    """A file may have 4,000 bytes: what the system says is as on a full disk, without the privilege to make one."""
+    resource = pytest.importorskip("resource")
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)

@@ -14,12 +14,12 @@ from vitslite.audio import (
     Features,
     LinearSpectrogram,
     LogMel,
-    duration_info,
     mel_filters,
     read_wav,
     to_int16,
     write_wav,
 )
+from vitslite.audio_files import duration_info
 from vitslite.tensors import Batch
 
 SR = 22050

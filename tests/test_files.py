@@ -5,10 +5,15 @@ import sys
 import threading
 import time
 
+import matplotlib.figure
+import numpy as np
 import pytest
 from common import ROOT
 
-from vitslite.files import in_turn, replacing, slug, with_hash, write_text
+from vitslite import runs
+from vitslite.audio import write_wav
+from vitslite.files import in_turn, replacing, slug, sole_use, with_hash, write_text
+from vitslite.monitoring import figures
 
 HOLDER = """
 import sys
@@ -51,3 +56,31 @@ def test_names():
     assert slug("a b/c=1,2-\u00fc.x") == "a_b_c=1,2-_.x"
     assert slug("a=1,2-x", marks="._") == "a_1_2_x"
     assert with_hash("abcdef", 3, "abc") == "abc-a9993e36"  # SHA-1 of "abc" (FIPS 180-4)
+
+
+def test_a_full_disk_is_named_by_the_file_and_tears_none(tmp_path, full_disk):
+    """Settings, pages, sounds and pictures: what was there stays, and nothing half written does."""
+    figure = matplotlib.figure.Figure()
+    figure.subplots().plot(np.random.default_rng(0).normal(size=3000))
+    writers = {
+        "config.yaml": lambda path: runs.write_config(path.parent, {"a": "x" * 5000}),
+        "page.html": lambda path: write_text(path, "x" * 5000),
+        "a.wav": lambda path: write_wav(path, np.zeros(5000, np.int16), 16000),
+        "a.png": lambda path: figures.save(figure, path),
+    }
+    for name, write in writers.items():
+        path = tmp_path / name
+        path.write_text("before")
+        with pytest.raises(OSError, match=name):
+            write(path)
+        assert path.read_text() == "before"
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(writers)
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
+    def refused(self, timeout):
+        raise PermissionError(13, "Permission denied", "x.lock")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refused)
+    with pytest.raises(OSError, match=rf"cannot be written to, Permission denied: '{tmp_path}'"), sole_use(tmp_path):
+        pass

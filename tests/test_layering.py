@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "vitslite"
 
 LAYERS = [  # lowest first; a module may import from its own entry and from those above it in this list
-    ["tensors", "randomness", "distributed", "files", "runs", "kernels"],
+    ["tensors", "randomness", "distributed", "files", "audio_files", "runs", "kernels"],
     ["audio", "text"],
     ["datasets", "model"],
     ["interop"],
@@ -25,20 +25,22 @@ LAYERS = [  # lowest first; a module may import from its own entry and from thos
     ["synthesis"],
     ["experiments", "evaluation", "benchmarks"],
     ["commands"],
+    ["__main__"],
 ]
 ALLOWED_BESIDE = {"model": {"tensors", "randomness", "kernels"}}  # a model can be used without data, hydra or wandb
 OWNERS = {  # of a third-party library: the modules that may import it, by name or by folder
-    "hydra": {"build", "commands.console", "commands.train", "config.naming"},
+    "hydra": {"build", "commands.check_data", "commands.console", "commands.train", "config.naming"},
     "omegaconf": {"build", "runs", "commands.console", "commands.train"},
-    "wandb": {"monitoring.tracking", "experiments.wandb_runs"},
+    "wandb": {"monitoring.wandb_mirror", "experiments.wandb_runs"},
     "yaml": {"runs"},
-    "wandb_workspaces": {"experiments.wandb_runs"},
+    "wandb_workspaces": {"experiments.wandb_runs", "experiments.wandb_report"},
     "jinja2": {"monitoring.html"},
-    "matplotlib": {"monitoring.figures", "monitoring.panels", "benchmarks"},
+    "bokeh": {"monitoring.curves"},
+    "matplotlib": {"monitoring.figures", "monitoring.panels", "monitoring.timelines", "benchmarks"},
     "numba": {"kernels"},
     "triton": {"kernels"},
     "monotonic_alignment_search": {"benchmarks"},
-    "soundfile": {"audio"},
+    "soundfile": {"audio", "audio_files"},
     "librosa": {"metrics.acoustics"},
     "scipy": {"metrics.acoustics", "metrics.sound", "metrics.statistics"},
     "tabulate": {"benchmarks", "evaluation", "experiments"},
@@ -51,7 +53,10 @@ OWNERS = {  # of a third-party library: the modules that may import it, by name 
     "speechmos": {"evaluation.judges"},
     "resemblyzer": {"evaluation.judges"},
     "espeakng_loader": {"text"},
+    "sentencex": {"text.sentences"},
     "onnx": {"interop"},
+    "onnxscript": {"interop"},
+    "onnxruntime": {"interop"},
     "safetensors": {"interop"},
     "tqdm": {"training.progress", "datasets", "commands.evaluate"},
 }

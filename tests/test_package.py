@@ -87,13 +87,13 @@ def test_an_installed_package_trains_and_speaks(bin_folder, tmp_path):
 def test_the_command_says_what_it_can_do(bin_folder, tmp_path):
     assert run(bin_folder / "vitslite", "--version", cwd=tmp_path) == f"vitslite {vitslite.__version__}\n"
     usage = run(bin_folder / "vitslite", cwd=tmp_path)
-    assert all(f"vitslite {name} " in usage for name in ("train", "synthesize", "evaluate", "compare"))
+    assert all(f"vitslite {name} " in usage for name in ("train", "check-data", "synthesize", "evaluate", "compare"))
     trian = run(bin_folder / "vitslite", "trian", cwd=tmp_path, code=2)
     assert trian == "vitslite: error: no command trian: did you mean train?\n"
     assert "choose one of train, " in run(bin_folder / "vitslite", "x", cwd=tmp_path, code=2)
 
 
-@pytest.mark.parametrize("name", ["synthesize", "evaluate", "compare"])  # of train the help is Hydra's
+@pytest.mark.parametrize("name", ["check-data", "synthesize", "evaluate", "compare"])  # of train the help is Hydra's
 def test_every_command_has_its_usage(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["/somewhere/vitslite", name, "--help"])
     with pytest.raises(SystemExit, match="0"):

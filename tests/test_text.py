@@ -70,7 +70,7 @@ def test_phonemes_do_not_depend_on_what_came_before():
 
 
 def test_normalisation():
-    assert normalise(" “Curly”\u00a0 ‘it’s’…\n\tcafe\u0301\u200b ") == "\"Curly\" 'it's'... café"
+    assert normalise(" “Curly”\u00a0 ‘it’s’…\n\tcafe\u0301\u200b ", 1) == "\"Curly\" 'it's'... café"
 
 
 def test_characters_round_trip():
@@ -151,13 +151,13 @@ def test_impossible_settings(overrides, message):
 
 def test_phonemes_are_cached_in_a_file_that_notices_damage(tmp_path, monkeypatch):
     texts = ["The king.", "The boat?"]
-    first = phonemes.phonemise_all(texts, "en-us", "phones", tmp_path)
+    first = phonemes.phonemise_all(texts, "en-us", "phones", 2, tmp_path)
     (file,) = tmp_path.iterdir()
     good = file.read_bytes()
     calls = []
     real = phonemes.phonemes
     monkeypatch.setattr(phonemes, "phonemes", lambda *args: calls.append(args) or real(*args))
-    assert phonemes.phonemise_all(texts, "en-us", "phones", tmp_path) == first and not calls
+    assert phonemes.phonemise_all(texts, "en-us", "phones", 2, tmp_path) == first and not calls
     for damaged in (
         good[: len(good) // 2],
         b"",
@@ -165,10 +165,10 @@ def test_phonemes_are_cached_in_a_file_that_notices_damage(tmp_path, monkeypatch
         bytes([good[0] ^ 1]) + good[1:],
     ):
         file.write_bytes(damaged)
-        assert phonemes.phonemise_all(texts, "en-us", "phones", tmp_path) == first
+        assert phonemes.phonemise_all(texts, "en-us", "phones", 2, tmp_path) == first
         assert len(calls) == 2 and file.read_bytes() == good
         calls.clear()
-    for other in ((texts[:1], "en-us", "phones"), (texts, "en", "phones"), (texts, "en-us", "codepoints")):
+    for other in ((texts[:1], "en-us", "phones", 2), (texts, "en", "phones", 2), (texts, "en-us", "codepoints", 2)):
         phonemes.phonemise_all(*other, tmp_path)
     assert len(list(tmp_path.iterdir())) == 4
 

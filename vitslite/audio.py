@@ -5,11 +5,8 @@ Spectrograms are an fp32 island: they do not follow autocast.
 """
 
 import dataclasses
-import os
-import struct
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -17,10 +14,12 @@ import torch
 from jaxtyping import Float, Float32, Int
 from torch import Tensor, nn
 
+from vitslite.audio_files import read_channels
 from vitslite.files import replacing
 from vitslite.tensors import Batch, sequence_mask
 
 MEL_FLOOR = 1e-5  # log-mel = log(max(mel, MEL_FLOOR)); also the value of frames beyond an utterance
+_CANCELLED = 0.2  # power of the channels' mean, of that of the loudest one; beside one silent channel it is 0.25
 _MAGNITUDE_FLOOR = 1e-6  # added under the root, so that its gradient is finite at silence
 
 
@@ -150,43 +149,23 @@ def _reflect(index: Int[Tensor, "B N"], lengths: Int[Tensor, " B"]) -> Int[Tenso
 # ---------------------------------------------------------------------------------------------------------- files
 
 
-class AudioInfo(NamedTuple):
-    sample_rate: int  # Hz
-    n_samples: int  # per channel
-    n_channels: int
-
-    def resampled(self, sample_rate: int) -> int:
-        """How many samples `read_wav` returns at this sample rate."""
-        return -(-self.n_samples * sample_rate // self.sample_rate)
-
-
-def duration_info(path: str | Path) -> AudioInfo:
-    """Sample rate and length, from the header alone. ValueError names the file and what is wrong with it."""
-    _check_start_of_file(path)
-    try:
-        info = soundfile.info(str(path))
-    except soundfile.SoundFileError as error:
-        raise ValueError(f"{path}: not an audio file that can be read ({str(error).splitlines()[-1]})") from None
-    if info.frames == 0:
-        raise ValueError(f"{path}: 0 samples, a header without audio")
-    return AudioInfo(info.samplerate, info.frames, info.channels)
-
-
 def read_wav(path: str | Path, sample_rate: int) -> np.ndarray:
     """WAV, FLAC or whatever libsndfile reads, of any sample format -> int16 [S], mono, at `sample_rate`.
 
-    Channels are averaged, other sample rates are resampled, samples outside [-1, 1) are clipped.
+    Channels are averaged (`mono`), other sample rates are resampled, samples outside [-1, 1) are clipped.
     """
-    info = duration_info(path)
-    try:
-        audio, _ = soundfile.read(str(path), dtype="float32", always_2d=True)
-    except soundfile.SoundFileError as error:
-        raise ValueError(f"{path}: damaged audio ({str(error).splitlines()[-1]})") from None
-    if len(audio) != info.n_samples:
-        raise ValueError(f"{path}: truncated: its header says {info.n_samples} samples, it has {len(audio)}")
-    if not np.isfinite(audio).all():
-        raise ValueError(f"{path}: contains NaN or infinite samples; mend it, or take its line out of metadata.csv")
-    return to_int16(resampled(audio.mean(axis=1), info.sample_rate, sample_rate))
+    audio, own_rate = read_channels(path)
+    return to_int16(resampled(mono(audio), own_rate, sample_rate))
+
+
+def mono(audio: Float[np.ndarray, "S C"]) -> Float[np.ndarray, " S"]:
+    """The mean of the channels, or the loudest of them where they cancel in the mean, as of opposite signs."""
+    mean = audio.mean(axis=1)
+    if audio.shape[1] == 1:
+        return mean
+    powers = np.square(audio, dtype=np.float64).sum(axis=0)
+    cancel = np.square(mean, dtype=np.float64).sum() < _CANCELLED * powers.max()
+    return audio[:, powers.argmax()] if cancel else mean
 
 
 def resampled(
@@ -201,48 +180,23 @@ def resampled(
 
 
 def write_wav(path: str | Path, audio: np.ndarray, sample_rate: int) -> None:
-    """Write mono audio [S], int16 or float in [-1, 1], as 16-bit WAV. The file appears whole or not at all."""
+    """Write mono audio [S], int16 or float in [-1, 1], as 16-bit WAV, or FLAC where the name ends in .flac.
+
+    The file appears whole or not at all.
+    """
     assert audio.ndim == 1, audio.shape
     path = Path(path)
+    kind = "FLAC" if path.suffix.lower() == ".flac" else "WAV"
     samples = audio if audio.dtype == np.int16 else to_int16(audio)
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is a folder or a device: give the name of a file")  # a rename would replace it
     with replacing(path) as unfinished:
-        soundfile.write(str(unfinished), samples, sample_rate, format="WAV", subtype="PCM_16")
+        try:
+            soundfile.write(str(unfinished), samples, sample_rate, format=kind, subtype="PCM_16")
+        except soundfile.LibsndfileError as error:
+            raise OSError(f"{path}: not written ({error} Is the disk full?)") from error
 
 
 def to_int16(audio: np.ndarray) -> np.ndarray:
     """Floats in [-1, 1) -> int16, rounded, clipped. The inverse of x / 32768."""
     return np.clip(np.rint(audio * 32768.0), -32768, 32767).astype(np.int16)
-
-
-def _check_start_of_file(path: str | Path) -> None:
-    """Recognise the usual accidents, and a WAV file that is shorter than it says, which libsndfile reads in silence."""
-    try:
-        size = os.path.getsize(path)
-        with open(path, "rb") as file:
-            start = file.read(64)
-            announced = _wav_data_bytes(file) if start[:4] == b"RIFF" and start[8:12] == b"WAVE" else None
-    except OSError as error:
-        raise ValueError(f"{path}: {str(error.strerror).lower()}") from None
-    if size == 0:
-        raise ValueError(f"{path}: empty file")
-    if start.startswith(b"version https://git-lfs"):
-        raise ValueError(f"{path}: a Git LFS pointer, not the audio; fetch it with `git lfs pull`")
-    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise ValueError(f"{path}: a web page, not audio; download it again")
-    if announced is not None and announced[0] > size - announced[1]:
-        raise ValueError(
-            f"{path}: truncated: its data chunk says {announced[0]} bytes, the file has {size - announced[1]}"
-        )
-
-
-def _wav_data_bytes(file) -> tuple[int, int] | None:
-    """(announced size, start) of the data chunk; None when it is absent or of unknown size, as in a stream."""
-    file.seek(12)
-    while len(header := file.read(8)) == 8:
-        name, size = struct.unpack("<4sI", header)
-        if name == b"data":
-            return None if size >= 0xFFFFF000 else (size, file.tell())
-        file.seek(size + size % 2, os.SEEK_CUR)
-    return None

@@ -5,7 +5,6 @@ with `+`, missing values, combinations that cannot work. The other functions mak
 """
 
 import contextlib
-import difflib
 import math
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -20,11 +19,12 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from vitslite import __version__, distributed, randomness, runs
 from vitslite.audio import Features
-from vitslite.config import declared, families, identity, naming, remarks, rules
-from vitslite.config.settings import Config
+from vitslite.config import declared, families, identity, naming, remarks, rules, suggestions
+from vitslite.config.settings import Config, language, reading_version
+from vitslite.datasets import record
 from vitslite.datasets.corpus import Corpus, load_corpus
 from vitslite.datasets.loader import Data, Loader, fixed_batches
-from vitslite.files import commit, sole_use, write_text
+from vitslite.files import commit, sole_use
 from vitslite.metrics import catalogue
 from vitslite.metrics.recognisers import NotInstalledError
 from vitslite.metrics.recognition import Recogniser, build_recogniser
@@ -33,7 +33,8 @@ from vitslite.model.vits import VITS
 from vitslite.monitoring.tracking import Tracker
 from vitslite.objectives.objective import Objective
 from vitslite.text.frontend import Frontend
-from vitslite.training.checkpoint import Checkpoints
+from vitslite.training import checkpoint
+from vitslite.training.run_checkpoints import Checkpoints
 from vitslite.training.warm_start import WarmStart
 
 VALIDATION_BATCH = 16  # utterances; a constant, so that data.batch_size does not change the validation losses
@@ -52,7 +53,7 @@ def parse(cfg: DictConfig | dict[str, Any], overrides: list[str], sweep: str | N
     ValueError, in one line, for whatever is wrong with it.
     """
     schema = OmegaConf.structured(Config)
-    plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
+    plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else declared.settled(cfg)
     try:
         merged = OmegaConf.merge(schema, plain)
         missing = OmegaConf.missing_keys(merged)
@@ -64,6 +65,7 @@ def parse(cfg: DictConfig | dict[str, Any], overrides: list[str], sweep: str | N
     except OmegaConfBaseException as error:
         raise ValueError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     config.name, config.run_dir = naming.place(cfg, overrides)
+    config.text.version = reading_version(config, overrides)
     config.tracking.group = config.tracking.group or (Path(sweep).name if sweep else naming.group_name(overrides))
     config.tracking.job_type = config.tracking.job_type or ("sweep" if sweep else "train")
     declared.check(config)
@@ -81,10 +83,10 @@ def known_keys() -> list[str]:
     return list(identity.flatten(defaults()))
 
 
-def unknown_key(key: str) -> str:
-    """A line about a key that does not exist, with the nearest that does."""
-    near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.75)
-    return f"unknown setting {key}{f', did you mean {near[0]}?' if near else ''} (vitslite train --cfg job lists all)"
+def unknown_key(key: str, value: str = "...") -> str:
+    """A line about a key that does not exist, with what may have been meant by it."""
+    meant = suggestions.setting(key, known_keys(), value)
+    return f"unknown setting {key}{f', {meant}' if meant else ''} (vitslite train --cfg job lists all)"
 
 
 def provenance() -> dict[str, str | None]:
@@ -93,29 +95,20 @@ def provenance() -> dict[str, str | None]:
 
 
 def corpus(config: Config, frontend: Frontend | None = None) -> Corpus:
-    """The recordings, their tokens and the frontend: a checkpoint's, or else made from the texts.
-
-    Rank 0 first, so that only one process fills the caches.
-    """
-    min_frames = config.model.segment_frames or 1
-    if config.discriminator.kind != "none":
-        min_frames = max(min_frames, config.discriminator.segment_frames)
-    if not distributed.is_main():
-        distributed.barrier()
+    """The recordings, their tokens and the frontend: a checkpoint's, or else made from the texts."""
+    judged = config.discriminator.segment_frames if config.discriminator.kind != "none" else 1
+    min_frames = max(config.model.segment_frames or 1, judged)
     multiple = config.model.flow.n_squeeze if config.model.flow.kind == "glow" else 1
-    loaded = load_corpus(config.data, config.text, config.audio, min_frames, frontend, multiple)
-    if distributed.is_main():
-        distributed.barrier()
-    return loaded
+    with distributed.main_first():
+        return load_corpus(config.data, config.text, config.audio, min_frames, frontend, multiple)
 
 
 def data(config: Config, corpus: Corpus) -> Data:
     """Training batches by step, and the fixed ones for validation."""
-    rank, world = distributed.rank(), distributed.world_size()
-    on_gpu = config.trainer.device != "cpu" and torch.cuda.is_available()
-    cache = Path(config.data.cache) if config.data.cache_audio else None
-    loader = Loader(corpus.train, config.data, config.audio, config.seed, rank, world, on_gpu, cache)
-    fixed = partial(fixed_batches, batch_size=VALIDATION_BATCH, audio=config.audio, seed=config.seed)
+    rank, world, clips = distributed.rank(), distributed.world_size(), corpus.clips
+    on_gpu = config.trainer.device in ("auto", "cuda") and torch.cuda.is_available()
+    loader = Loader(corpus.train, config.data, config.audio, config.seed, rank, world, on_gpu, clips)
+    fixed = partial(fixed_batches, batch_size=VALIDATION_BATCH, audio=config.audio, seed=config.seed, clips=clips)
     return Data(
         corpus=corpus,
         audio=config.audio,
@@ -153,8 +146,7 @@ def discriminator(config: Config) -> Discriminator | None:
 def warm_start(config: Config) -> WarmStart | None:
     """The voice that a new run begins from; None without one, and where the run goes on: it is then read no more."""
     source = config.trainer.init_from
-    is_resumed = (config.directory / runs.CHECKPOINTS / "last.pt").exists()
-    return None if source is None or is_resumed else WarmStart(source, config.audio)
+    return None if source is None or runs.has_checkpoints(config.directory) else WarmStart(source, config.audio)
 
 
 def objective(config: Config) -> Objective:
@@ -169,7 +161,7 @@ def recogniser(config: Config) -> Recogniser | None:
     if not distributed.is_main() or settings.n_heard == 0:
         return None
     try:
-        return build_recogniser(settings.recogniser, config.data.kind == "demo", config.text.voice)
+        return build_recogniser(settings.recogniser, config.data.kind == "demo", language(config))
     except NotInstalledError as error:
         if settings.recogniser != "auto":
             raise
@@ -178,35 +170,37 @@ def recogniser(config: Config) -> Recogniser | None:
 
 
 def checkpoints(config: Config, corpus: Corpus, device: torch.device, taken: str | None = None) -> Checkpoints:
-    """Where the run's checkpoints are; refuses to go on from a run of other settings or other data.
-
-    `taken` says what the run began from, and stays in all of its checkpoints.
-    """
-    threads, ranks = torch.get_num_threads(), distributed.world_size()
-    environment = {"torch": str(torch.__version__), "device": device.type, "threads": threads, "ranks": ranks}
-    header = {
+    """Where the run's checkpoints are; refuses to go on from a run of other settings or other data."""
+    environment: dict[str, str | int] = {"torch": str(torch.__version__), "device": device.type}
+    environment |= {"threads": torch.get_num_threads(), "ranks": distributed.world_size()}
+    header: dict[str, Any] = {
         "config": asdict(config),
         "frontend": corpus.frontend.state(),
         "corpus": corpus.digest(),
+        "recordings": corpus.recordings(),
         "environment": environment,
-        **provenance(),
-    }
-    checkpoints = Checkpoints(config.directory, header)
-    begun = taken if checkpoints.found is None else checkpoints.found.get("begun")
-    header |= {} if begun is None else {"begun": begun}
-    if checkpoints.found is not None:
-        changed = identity.check_resumable(checkpoints.found, header, checkpoints.last, defaults())
+        "changes": [taken] if taken else [],  # what it began from; then of settings and environment, by step
+    } | provenance()
+    checkpoints = Checkpoints(config.directory, header, config.trainer.keep_checkpoints)
+    if (found := checkpoints.found) is not None:
+        other = record.changes(config.directory, corpus)
+        changed = identity.check_resumable(found, header, checkpoints.source, defaults(), other)
+        header["changes"] = [*found.get("changes", []), *(f"step {found['step']}: {change}" for change in changed)]
         if changed and distributed.is_main():
-            print(f"note: going on in another environment, so not bit for bit: {'; '.join(changed)}", flush=True)
+            print(f"note: not bit for bit from here: {'; '.join(changed)}", flush=True)
     return checkpoints
 
 
 def is_trained(config: Config) -> bool:
-    """Whether the run of these settings has come to its end: then there is nothing to start."""
+    """Whether the run of these settings has come to its end, and nothing is left; ValueError: on other data."""
     run_dir = config.directory
     stored = runs.stored_config(run_dir)
     changed = stored is None or identity.changed_settings(stored, asdict(config), defaults())
-    return not changed and runs.finished_step(run_dir) >= config.trainer.steps
+    if changed or runs.finished_step(run_dir) < config.trainer.steps:
+        return False
+    trained_on = partial(checkpoint.read, run_dir / runs.CHECKPOINTS / "last.pt")
+    record.refuse_other_data(run_dir, config.data, partial(corpus, config), trained_on)
+    return True
 
 
 def result(config: Config) -> float | None:
@@ -232,27 +226,35 @@ def run_directory(config: Config) -> Iterator[Path]:
     except OSError as error:
         raise OSError(f"run_dir={run_dir} cannot be made: {error.strerror}; choose another") from error
     with sole_use(run_dir):
+        runs.tidy_up(run_dir)
         yield run_dir
 
 
 def write_settings(config: Config, corpus: Corpus) -> None:
-    """Leave the settings, and the list of what was skipped of the corpus, in the run's directory."""
+    """Leave the settings, and the lists of what was read, skipped and doubtful, in the run's directory."""
     if distributed.is_main():
-        run_dir = config.directory
-        runs.write_config(run_dir, asdict(config))
-        write_text(run_dir / "skipped.tsv", corpus.skipped.report())
+        runs.write_config(config.directory, asdict(config))
+        record.write(config.directory, corpus)
 
 
-def tracker(config: Config, run_dir: Path, overrides: list[str]) -> Tracker:
-    """The run directory's own log and W&B. The overrides become tags; `variant` is what seeds have in common."""
+def tracker(
+    config: Config, run_dir: Path, overrides: list[str], corpus: Corpus | None = None, notes: str | None = None
+) -> Tracker:
+    """The run directory's own log and W&B, where the overrides become tags. `variant`: all but the seed.
+
+    Seeds of one variant have their number of steps in common: a run of 100 and one of 400 are not seeds of each other.
+    """
     tags = [o for o in overrides if not o.startswith(("name=", "run_dir=", "tracking", "hydra")) and len(o) <= 64]
     if remarks.wrong_on_purpose(config):
         tags.append("wrong-on-purpose")
     model = config.model
     described = asdict(config) | {
-        "variant": naming.group_name(overrides),
+        "variant": f"{naming.group_name(overrides)}-trainer.steps={config.trainer.steps}",
         "family": families.family(model.posterior.kind, model.flow.kind, model.refiner.kind),
         **provenance(),
     }
     assert config.name is not None
-    return Tracker(config.tracking, run_dir, config.name, tags, described, distributed.is_main())
+    tracker = Tracker(config.tracking, run_dir, config.name, tags, described, distributed.is_main(), notes)
+    if corpus is not None:
+        tracker.settings_artifacts(corpus.about(), provenance())
+    return tracker

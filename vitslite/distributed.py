@@ -39,14 +39,17 @@ def is_main() -> bool:
 def session(device: str = "auto", threads: int | None = None) -> Iterator[torch.device]:
     """Join the process group torchrun announces, if any, and leave it at the end. Gives this process's device.
 
-    `device` is auto (a GPU if there is one), cpu or cuda; `threads` those of the CPU (None: as torch has it).
+    `device` is auto (a CUDA GPU if there is one), cpu, cuda or mps; `threads` those of the CPU (None: as torch has it).
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("trainer.device=cuda, but torch sees no GPU here: use trainer.device=cpu")
-    on_gpu = torch.cuda.is_available() and device != "cpu"
+    if device == "mps" and (not torch.backends.mps.is_available() or is_launched()):
+        raise ValueError("trainer.device=mps, but torch sees no Metal here, or several ranks: use trainer.device=cpu")
+    on_gpu = torch.cuda.is_available() and device in ("auto", "cuda")
     if on_gpu and is_launched() and int(os.environ["LOCAL_RANK"]) >= torch.cuda.device_count():
         raise ValueError(f"more ranks than GPUs: use --nproc_per_node={torch.cuda.device_count()}")
-    chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if on_gpu else torch.device("cpu")
+    others = torch.device("mps" if device == "mps" else "cpu")
+    chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if on_gpu else others
     if on_gpu:
         torch.cuda.set_device(chosen)
     before = torch.get_num_threads()
@@ -75,6 +78,16 @@ def _join(backend: str) -> None:
 def barrier() -> None:
     if dist.is_initialized():
         dist.barrier()
+
+
+@contextlib.contextmanager
+def main_first() -> Iterator[None]:
+    """Rank 0 does it before the others, so that only one process fills the caches."""
+    if not is_main():
+        barrier()
+    yield
+    if is_main():
+        barrier()
 
 
 def all_sum(values: Float[Tensor, " N"]) -> Float[Tensor, " N"]:

@@ -36,15 +36,39 @@ def commit() -> str | None:
 def replacing(path: Path) -> Iterator[Path]:
     """A path beside the target to write to, in a folder that then exists: renamed if all goes well, removed if not.
 
-    A kill in the middle leaves what was there, and a file NAME.tmp.PID.
+    A kill in the middle leaves what was there, and a file NAME.tmp.PID: `tidy` takes it away. OSError names the target.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.tmp.{os.getpid()}")
     try:
         yield unfinished
         os.replace(unfinished, path)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(unfinished)):
+            raise
+        raise OSError(error.errno, f"not written, {error.strerror}", str(path)) from error  # a full disk names no file
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def tidy(folder: Path) -> tuple[int, int]:
+    """Remove what killed processes have left half written in `folder`, which nobody else uses. Gives files, bytes."""
+    strays = [path for path in folder.glob("*.tmp.*") if path.suffix[1:].isdigit()]
+    n_bytes = sum(path.stat().st_size for path in strays)
+    for path in strays:
+        path.unlink()
+    return len(strays), n_bytes
+
+
+def flush_to_disk(folder: Path) -> None:
+    """Have the names of its files on the disk; where the system lets nobody open a folder, it keeps them by itself."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -92,5 +116,7 @@ def _acquire(lock: Path, timeout: int) -> AcquireReturnProxy | None:
         return FileLock(lock).acquire(timeout=timeout)
     except Timeout:
         return None
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written to, {error.strerror}", str(lock.parent)) from error
     except NotImplementedError:
         raise OSError(f"{lock.parent}: its file system cannot lock files; keep it on another one") from None

@@ -18,10 +18,15 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 LOG_2PI = math.log(2 * math.pi)
+_WITHOUT_FLOAT64 = ("mps",)
+
+
+class DivergedError(ValueError):
+    """Weights that make nothing finite any more, found on the way to a loss."""
 
 
 class Gaussian(NamedTuple):
@@ -133,6 +138,7 @@ class Batch:
     spec: Float[Tensor, "B F T"] | None = None
     mel: Float[Tensor, "B M T"] | None = None
     durations: Int[Tensor, "B L"] | None = None  # frames per token, where the corpus knows them
+    speakers: Int[Tensor, " B"] | None = None  # who speaks, by the corpus' list, where it has one
 
     def to(self, device: torch.device) -> "Batch":
         """Copy every tensor to `device`, without waiting where the memory is pinned."""
@@ -177,6 +183,11 @@ class DiscriminatorOutput(NamedTuple):
 
     score: Float[Tensor, " B *places"]  # 1 for a recording, 0 for a generated one, at each place it looks at
     features: list[Tensor]  # [B, ...] each: the layers' outputs, the last of them the score, for feature matching
+
+
+def wide(x: Shaped[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """In float64, for long sums and small differences; in float32 on a device that has no other."""
+    return x.to(torch.float32 if x.device.type in _WITHOUT_FLOAT64 else torch.float64)
 
 
 def sequence_mask(lengths: Int[Tensor, " B"], max_length: int) -> Bool[Tensor, "B 1 N"]:

@@ -266,7 +266,9 @@ def test_what_the_command_says(overrides, message, tmp_path):
         (["trainer.steps=5", "tracking=local", "data.n_workers=2"], "demo"),
         (["model=small", "objective.kl=monte_carlo"], "demo-model=small-objective.kl=monte_carlo"),
         (["objective.kl=monte_carlo", "model=small"], "demo-model=small-objective.kl=monte_carlo"),
-        (["experiment=ljspeech", "data.root=/a/b", "seed=1"], "ljspeech-seed=1"),
+        (["experiment=ljspeech", "data.root=/a/b", "seed=1"], "ljspeech-data.root=b-seed=1"),
+        (["experiment=ljspeech", "data.root='/other place/b/'", "seed=1"], "ljspeech-data.root=b-seed=1"),
+        (["data=ljspeech", "data.root=/a/tts (copy)"], "demo-data.root=tts_copy_-data=ljspeech"),
         (["name=mine", "seed=3"], "demo-seed=3"),
     ],
 )

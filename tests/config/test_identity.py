@@ -16,8 +16,19 @@ def header(**config):
 def test_other_settings_are_refused_and_named():
     with pytest.raises(ValueError, match=r"last\.pt was trained with other settings: a\.b=1 \(now 2\).*name="):
         check_resumable(header(), header(a={"b": 2}), PATH)
-    with pytest.raises(ValueError, match=r"d=1 \(now unknown\).* and 1 more"):
+    with pytest.raises(ValueError, match=r"c=1 \(now unknown\); a\.d=1.*e=1.*f=1 .*trainer\.init_from=run/checkpoints"):
         check_resumable(header(a={"b": 1, "c": 1, "d": 1, "e": 1, "f": 1}), header(), PATH)
+
+
+def test_what_was_advised_may_change_and_is_named():
+    """With what the environment says, each key once; beside another setting it does not help."""
+    stored = header(trainer={"precision": "fp32", "optimizer": {"learning_rate": 1}}, threads=1)
+    now = header(trainer={"precision": "bf16", "optimizer": {"learning_rate": 0.5}}, threads=2)
+    now["environment"] = {"threads": 2, "ranks": 2}
+    named = ["threads=1 (now 2)", "trainer.optimizer.learning_rate=1 (now 0.5)", "trainer.precision=fp32 (now bf16)"]
+    assert check_resumable(stored, now, PATH) == [*named, "ranks=unknown (now 2)"]
+    with pytest.raises(ValueError, match=r"other settings: seed=unknown \(now 1\)\. "):
+        check_resumable(stored, now | {"config": now["config"] | {"seed": 1}}, PATH)
 
 
 @pytest.mark.parametrize("part", ["frontend", "corpus"])

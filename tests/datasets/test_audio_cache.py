@@ -19,10 +19,11 @@ import torch
 from common import ROOT
 
 from vitslite import build
-from vitslite.audio import AudioSettings, duration_info, write_wav
+from vitslite.audio import AudioSettings, write_wav
+from vitslite.audio_files import duration_info
 from vitslite.datasets import audio_cache
 from vitslite.datasets.audio_cache import cached_clips, digest, map_samples
-from vitslite.datasets.collate import ClipReader
+from vitslite.datasets.clips import ClipReader
 from vitslite.datasets.corpus import DataSettings, Utterance
 from vitslite.datasets.loader import Loader
 
@@ -113,14 +114,14 @@ def test_the_file_holds_what_direct_reading_gives(tmp_path, folder, rate, peak):
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("n_workers", [0, 2])
 def test_batches_are_the_same(utterances, folder, n_workers):
-    def take(data, cache):
-        batches = Loader(utterances, data, AUDIO, 0, cache=cache).batches(0, accumulate=2)
+    def take(data, clips):
+        batches = Loader(utterances, data, AUDIO, 0, clips=clips).batches(0, accumulate=2)
         taken = [part for _ in range(5) for part in next(batches)]
         batches.close()
         return taken
 
     data = DataSettings(batch_size=4, n_workers=n_workers)
-    direct, cached = take(replace(data, n_workers=0), None), take(data, folder)
+    direct, cached = take(replace(data, n_workers=0), None), take(data, cached_clips(utterances, READ, folder))
     for a, b in zip(direct, cached, strict=True):
         assert a.ids == b.ids and torch.equal(a.audio, b.audio) and torch.equal(a.keys, b.keys)
 
@@ -167,7 +168,7 @@ def test_whatever_the_samples_depend_on_has_a_file_of_its_own(utterances, tmp_pa
         digest([replace(u, n_frames=u.n_frames - 1) for u in utterances], READ),
         digest([replace(u, path=tmp_path / "copy" / u.path.name) for u in utterances], READ),
     ]
-    monkeypatch.setattr(audio_cache, "_VERSION", 2)
+    monkeypatch.setattr(audio_cache, "_VERSION", 99)
     others.append(digest(utterances, READ))
     monkeypatch.undo()
     found = utterances[3].path.stat()
@@ -259,13 +260,7 @@ def test_an_unreadable_clip_is_named_and_nothing_stays(utterances, folder):
     assert one_line(error) and left(folder) == []
     damaged.unlink()
     with pytest.raises(ValueError, match=r"4\.wav: no such file or directory$"):
-        Loader(utterances, DataSettings(batch_size=4), AUDIO, 0, cache=folder)
-
-
-def test_settings_are_checked_before_anything_is_made(utterances, folder):
-    with pytest.raises(ValueError, match="7 training clips < data.batch_size=32"):
-        Loader(utterances, DataSettings(batch_size=32), AUDIO, 0, cache=folder)
-    assert not folder.exists()
+        cached_clips(utterances, READ, folder)
 
 
 def test_too_little_space_is_said_before_a_clip_is_read(utterances, folder, monkeypatch):
@@ -332,7 +327,7 @@ STOPPED = """
 import pickle, sys, time
 from pathlib import Path
 from vitslite.datasets.audio_cache import cached_clips
-from vitslite.datasets.collate import ClipReader
+from vitslite.datasets.clips import ClipReader
 
 class Slow(ClipReader):
     def __call__(self, utterance):

@@ -6,47 +6,15 @@ import numpy as np
 import pytest
 import soundfile
 from common import SHARED, defaults_with
+from corpora import AUDIO, CHARACTERS, all_of, lines_of, load, make, noise, write
 
-from vitslite.audio import AudioSettings, write_wav
-from vitslite.datasets.collate import ClipReader
+from vitslite.audio import write_wav
+from vitslite.datasets.clips import ClipReader
 from vitslite.datasets.corpus import DataSettings, load_corpus
 from vitslite.datasets.metadata import Skipped, read_metadata
 from vitslite.text.frontend import TextSettings
 
 SR, HOP = 22050, 256
-AUDIO = AudioSettings()
-CHARACTERS = TextSettings(frontend="characters")
-
-
-def noise(seconds, seed=0):
-    return (np.random.default_rng(seed).standard_normal(round(seconds * SR)) * 3000).astype(np.int16)
-
-
-def make(root, n=30, seconds=1.0, text="clip number {}", line="{id}|{text}|{text}"):
-    (root / "wavs").mkdir(parents=True)
-    lines = []
-    for i in range(n):
-        write_wav(root / "wavs" / f"c{i:03d}.wav", noise(seconds, i), SR)
-        lines.append(line.format(id=f"c{i:03d}", text=text.format(i)))
-    write(root, lines)
-    return root
-
-
-def write(root, lines):
-    (root / "metadata.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def lines_of(root):
-    return (root / "metadata.csv").read_text(encoding="utf-8").splitlines()
-
-
-def load(root, text=CHARACTERS, min_frames=1, frontend=None, **settings):
-    data = DataSettings(kind="ljspeech", root=str(root), cache=str(root / "cache"), **settings)
-    return load_corpus(data, text, AUDIO, min_frames, frontend)
-
-
-def all_of(corpus):
-    return sorted([*corpus.train, *corpus.validation, *corpus.test], key=lambda u: u.id)
 
 
 def test_a_clean_corpus(tmp_path):
@@ -99,9 +67,11 @@ def test_other_sample_rates_and_channels_are_converted(tmp_path):
 
 def test_level(tmp_path):
     root = make(tmp_path)
-    write_wav(root / "wavs" / "c001.wav", np.zeros(SR, np.int16), SR)
-    loud, silent = (ClipReader(SR, HOP)(u).astype(int) for u in all_of(load(root, peak=0.9))[:2])
-    assert abs(np.abs(loud).max() - 0.9 * 32768) < 1 and not silent.any()
+    loud = ClipReader(SR, HOP)(all_of(load(root, peak=0.9))[0]).astype(int)
+    assert abs(np.abs(loud).max() - 0.9 * 32768) < 1
+    silent = dataclasses.replace(all_of(load(root, peak=0.9))[1], path=root / "silent.wav")
+    write_wav(silent.path, np.zeros(SR, np.int16), SR)
+    assert not ClipReader(SR, HOP)(silent).any()
     quiet = ClipReader(SR, HOP)(all_of(load(root))[0])
     assert np.corrcoef(loud, quiet)[0, 1] > 0.99999
 
@@ -180,7 +150,7 @@ def test_too_many_broken_clips_stop_the_run(tmp_path):
     assert len(all_of(load(root))) == 30
     (root / "wavs" / "c010.wav").write_bytes(b"<html>")
     with pytest.raises(
-        ValueError, match=r"11 of 40 clips are missing or corrupt \(data.max_bad=0.01\); 10 skipped, mis"
+        ValueError, match=r"11 of 40 clips are missing, corrupt or silent \(data.max_bad=0.01\); 10 skipped, mis"
     ):
         load(root)
     assert len(all_of(load(root, max_bad=0.5))) == 29

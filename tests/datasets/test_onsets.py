@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from vitslite.audio import AudioSettings
-from vitslite.datasets.collate import ClipReader, collate
+from vitslite.datasets.clips import ClipReader
+from vitslite.datasets.collate import collate
 from vitslite.datasets.corpus import DataSettings, load_corpus
 from vitslite.datasets.loader import Loader, fixed_batches
 from vitslite.datasets.onsets import durations_from_onsets

@@ -12,6 +12,8 @@ from common import defaults_with
 from vitslite import distributed, randomness
 from vitslite.audio import AudioSettings, write_wav
 from vitslite.datasets import loader
+from vitslite.datasets.audio_cache import cached_clips
+from vitslite.datasets.clips import ClipReader
 from vitslite.datasets.corpus import DataSettings, Utterance
 from vitslite.datasets.loader import Loader, fixed_batches
 from vitslite.datasets.sampler import Sampler
@@ -132,11 +134,11 @@ def test_batches_are_padded_and_keyed(utterances):
 
 @pytest.mark.parametrize("cached", [True, False])
 def test_workers_change_nothing(utterances, cached, tmp_path):
-    cache = tmp_path if cached else None
+    clips = cached_clips(utterances, ClipReader(AUDIO.sample_rate, AUDIO.hop_length), tmp_path) if cached else None
     plain = take(Loader(utterances, DataSettings(batch_size=4), AUDIO, 0), 0, 14)
-    forked = take(Loader(utterances, DataSettings(batch_size=4, n_workers=2), AUDIO, 0, cache=cache), 0, 14)
+    forked = take(Loader(utterances, DataSettings(batch_size=4, n_workers=2), AUDIO, 0, clips=clips), 0, 14)
     assert all(same(a, b) for [a], [b] in zip(plain, forked, strict=True))
-    resumed = take(Loader(utterances, DataSettings(batch_size=4, n_workers=1), AUDIO, 0, cache=cache), 9, 5)
+    resumed = take(Loader(utterances, DataSettings(batch_size=4, n_workers=1), AUDIO, 0, clips=clips), 9, 5)
     assert all(same(a, b) for [a], [b] in zip(plain[9:], resumed, strict=True))
 
 

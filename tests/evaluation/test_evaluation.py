@@ -205,13 +205,16 @@ def test_alignment_and_kl_are_those_of_training_validation(voice_path):
     validator = Validator(
         data, build.objective(voice.config), None, voice.config.synthesis, torch.device("cpu"), voice_path
     )
-    wanted = validator.losses(voice.model)
+    wanted = validator.validate(voice.model).metrics
     evaluation, _ = evaluated(voice_path, None, n=None, seed=voice.config.seed)
     model = evaluation.estimates["model"]
     assert model["alignment_error"].value == pytest.approx(wanted["val/mas/error_ms"], rel=1e-6)
     assert model["alignment_median"].value == pytest.approx(wanted["val/mas/error_median_ms"], rel=1e-6)
     assert model["alignment_within_50ms"].value == pytest.approx(wanted["val/mas/within_50ms"])
     assert model["kl"].value == pytest.approx(wanted["val/loss/kl"], rel=1e-4)
+    assert model["kl_over_paths"].value == pytest.approx(wanted["val/kl/over_paths"], rel=1e-4)
+    assert model["hindsight"].value == pytest.approx(wanted["val/mas/hindsight"], rel=1e-3)
+    assert model["kl_over_paths"].value != pytest.approx(model["kl"].value, rel=1e-3)  # planted: the path's own
 
 
 def test_validation_hears_what_evaluation_hears_in_the_recordings(voice_path, recogniser):
@@ -221,7 +224,7 @@ def test_validation_hears_what_evaluation_hears_in_the_recordings(voice_path, re
     validator = Validator(
         data, build.objective(voice.config), recogniser, voice.config.synthesis, torch.device("cpu"), voice_path
     )
-    rates = validator.hearing(voice.model)
+    rates = validator.hearing(voice.model, 0)
     evaluation, _ = evaluated(voice_path, recogniser, n=voice.config.validation.n_heard)
     assert rates["val/wer/recording"] == evaluation.estimates["recording"]["word_error_rate"].value
     assert rates["val/cer/recording"] == evaluation.estimates["recording"]["character_error_rate"].value
@@ -272,9 +275,7 @@ def test_validation_speaks_by_the_settings_of_the_run(voice_path):
             assert (found == (voice_path / "expected.wav").read_bytes()) is is_same
 
 
-@pytest.mark.parametrize(
-    ("options", "scales"), [([], (0.25, 0.5)), (["--noise-scale", "0.5", "--duration-noise-scale", "0"], (0.5, 0.0))]
-)
+@pytest.mark.parametrize(("options", "scales"), [([], (0.25, 0.5)), (["--noise-scale", "0.5"], (0.5, 0.5))])
 def test_an_evaluation_says_how_the_voice_spoke(monkeypatch, voice_path, options, scales):
     with_settings(voice_path, noise_scale=0.25, duration_noise_scale=0.5)
     common = (voice_path, "--limit", 1, "--examples", 0, "--recogniser", "none")
@@ -298,7 +299,9 @@ def test_the_command_leaves_json_wavs_and_figures(monkeypatch, voice_path, capsy
     output = voice_path / "evaluation" / "test"
     names = {path.name.split("_")[-1] for path in output.iterdir()}
     wavs = {"recording.wav", "Griffin-Lim.wav", "copy.wav", "paced.wav", "spoken.wav"}
-    assert names == {"evaluation.json", "durations.png", "alignment.png", "spectrograms.png", "high.png"} | wavs
+    pictures = {"durations.png", "alignment.png", "spectrograms.png", "high.png"}
+    assert names == {"index.html", "evaluation.json"} | pictures | wavs
+    assert len(list(output.glob("*_spoken.wav"))) == 2  # the first, and the one of the others that was heard worst
     stored = json.loads((output / "evaluation.json").read_text())
     assert stored["split"] == "test" and stored["n_utterances"] == 3 and "grammar" in stored["recogniser"]
     assert stored["estimates"]["recording"]["mel_cepstral_distortion"] == {
@@ -430,6 +433,8 @@ def test_the_command_compares_folders_and_speaks_texts(monkeypatch, voice_path, 
         (["RUN", "--language", "de"], "--language is for --reference"),
         (["TMP/slow", "--reference", "CORPUS", "--judge", "utmos", "--sample-rate", "8000"], "type one of dnsmos"),
         (["RUN", "--noise-scale", "-1"], "noise_scale=-1"),
+        (["RUN", "--n-steps", "4"], "--n-steps is of"),
+        (["RUN", "--duration-noise-scale", "0"], "--duration-noise-scale is of stochastic durations"),
         (["RUN", "--device", "cuda"], "no GPU"),
         (["RUN", "-o", "TMP/silent.txt"], "silent.txt: is a file; name a folder"),
     ],
@@ -463,3 +468,12 @@ def test_bad_input_is_one_line(monkeypatch, voice_path, corpus_root, tmp_path, c
     assert [line for line in error if message in line] == [line for line in error if line.startswith("vitslite")], error
     assert len([line for line in error if line.startswith("vitslite: error")]) == 1
     assert not list(tmp_path.rglob("evaluation.json"))
+
+
+def test_a_wrong_option_is_one_line(monkeypatch, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        command(monkeypatch, "RUN", "--limit", "many")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert (
+        stopped.value.code == 2 and line.startswith("vitslite: error: argument --limit: invalid") and "--help" in line
+    )

@@ -14,6 +14,7 @@ import scipy.stats
 from common import ROOT
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from vitslite.commands import console
@@ -327,9 +328,10 @@ def test_equal_curves_are_all_seen_each_in_its_colour(tmp_path):
     points = [[(step, 1 / step) for step in range(1, 9)]]
     path = drawn.variant_curves(tmp_path / "equal.png", {"kl": dict.fromkeys("abc", points)})
     panel = imread(path)[:200, :, :3]  # the legend is below
-    for colour in plt.get_cmap("tab10").colors[:3]:
+    *colours, other = map(to_rgb, drawn.palette(4))
+    for colour in colours:
         assert np.sum(np.abs(panel - colour).max(2) < 0.02) > 40
-    assert not np.any(np.abs(panel - plt.get_cmap("tab10").colors[3]).max(2) < 0.02)
+    assert not np.any(np.abs(panel - other).max(2) < 0.02)
 
 
 def test_a_line_is_the_mean_and_a_band_the_range():

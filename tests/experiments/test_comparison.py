@@ -16,15 +16,16 @@ import pytest
 import scipy.stats
 import wandb
 import yaml
+from logged import STEPS, settings, write
 
 from vitslite.commands import compare as compare_command
 from vitslite.config import families
-from vitslite.experiments import page, sources, variants, wandb_runs
+from vitslite.experiments import atlas, page, sources, variants, wandb_report, wandb_runs
 from vitslite.metrics.statistics import difference_in_words, needed_seeds, plus_minus
+from vitslite.monitoring import curves
 from vitslite.monitoring import panels as drawn
 
-VOID = {"meta", "img", "input", "br", "wbr"}
-STEPS = 40
+VOID = {"meta", "link", "img", "input", "br", "wbr"}
 # Final val/loss/mel of the seeds 0, 1, 2: the seed moves both by far more than the variant does.
 MEL = {"half_analytic": [1.0, 3.0, 6.0], "monte_carlo": [0.9, 2.95, 5.8]}
 
@@ -87,28 +88,6 @@ class Page(HTMLParser):
         return dict(zip([text for text, _ in head], found[0], strict=True))
 
 
-def settings(kl="half_analytic", seed=0, **more):
-    """The config of a run; dotted keys in `more` are put in, None takes one away."""
-    config = {
-        "seed": seed,
-        "name": f"{kl}-{seed}",
-        "objective": {"kl": kl, "weights": {"mel": 45.0}},
-        "model": {"flow": {"kind": "mean_only", "hidden": 48}},
-        "trainer": {"steps": STEPS, "log_every_steps": 10, "optimizer": {"learning_rate": 1e-3}},
-        "tracking": {"wandb": "disabled", "project": "vitslite", "entity": None},
-    }
-    for key, value in more.items():
-        *parts, last = key.split(".")
-        place = config
-        for part in parts:
-            place = place[part]
-        if value is None:
-            del place[last]
-        else:
-            place[last] = value
-    return config
-
-
 def rows_of(mel, reached=STEPS):
     """A line at every 10th step, at 2 steps per second and then 4; validations at 0, 20, where it is best, and 40."""
     rows = [{"step": 0, "val/loss/mel": 9.0, "val/mas/within_50ms": 0.0, "val/mas/error_ms": 50.0}]
@@ -121,14 +100,6 @@ def rows_of(mel, reached=STEPS):
             validation = {"val/loss/mel": mel if end else mel - 0.25, "val/mas/within_50ms": 0.5 if end else 0.75}
             rows.append({"step": step, **validation, "val/mas/error_ms": 30.0, "val/wer/spoken": 0.4})
     return rows
-
-
-def write(folder, config, rows, end="\n", modified=1_000_000_000):
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + end)
-    os.utime(folder / "metrics.jsonl", (modified, modified))
-    return folder
 
 
 @pytest.fixture
@@ -148,7 +119,8 @@ def page_of(*places, n_sentences=0, draw=False, **choices):
     """The page, without the curves unless they are asked for: drawing them takes longer than all the rest."""
     with pytest.MonkeyPatch.context() as patch:
         if not draw:
-            patch.setattr(page, "_curves", lambda *_: {})
+            patch.setattr(curves, "block", lambda *_: "")
+            patch.setattr(curves, "script", lambda: "")
         return Page(page.page(compare(*places, **choices), Path("/out"), n_sentences, everything=False))
 
 
@@ -326,7 +298,7 @@ def test_best_is_the_lowest_or_highest_of_each_run(runs):
 
 def test_differences_are_paired(runs):
     page = page_of(runs)
-    assert {text for row in page.tables["Differences, seed by seed"][1:] for text, _ in row[:1]} == {
+    assert {text for row in page.tables["Differences, seed by seed"][1:] for text, _ in row[1:2]} == {
         "objective.kl=monte_carlo"
     }
     row = page.row("Differences, seed by seed", "val/loss/mel")
@@ -612,21 +584,25 @@ def test_a_step_logged_twice_counts_once_and_long_curves_are_thinned(tmp_path):
     assert len(points) <= variants.MAX_POINTS + 1
 
 
-def test_everything_of_a_variant_in_a_picture_has_its_id():
-    lines = {0: [[(0, 1.0), (10, 2.0)], [(0, 1.0), (10, 3.0)]], 2: [[(0, 0.0123), (10, 400.0)]]}
-    svg = drawn.panel_svg("p7", lines, {2: [[(10, 3.0)]]}, 3)
+def test_everything_of_a_variant_on_the_plane_has_its_id():
+    runs = {0: [([(100.0, 0.9), (120.0, 0.6)], False), ([(100.0, 0.9)], False)], 2: [([(2000.0, 0.5)], True)]}
+    svg = drawn.plane_svg(runs, 3, "rate", "distortion")
     page = Page(f"<div>{svg}</div>")
-    assert {"v0-p7-line", "v0-p7-line-band", "v2-p7-line", "v2-p7-line-band", "v2-p7-dots", "v2-p7-range"} == {
+    names = ("v0-plane-0", "v0-plane-1", "v2-plane-0")
+    assert {f"{name}-{part}" for name in names for part in ("line", "end")} == {
         name for name in page.ids if name.startswith("v")
     }
-    assert all(name.startswith(("v", "p7-")) for name in page.ids) and len(set(page.ids)) == len(page.ids)
+    assert all(name.startswith(("v", "plane-")) for name in page.ids) and len(set(page.ids)) == len(page.ids)
     assert all(link.removeprefix("#") in page.ids for link in page.links)
     colours = drawn.palette(3)
     for i, expected in ((0, True), (1, False), (2, True)):
         assert (colours[i] in svg) == expected
     assert drawn.INK not in svg and "currentColor" in svg and "<!--" not in svg and "date" not in svg.lower()
-    assert svg == drawn.panel_svg("p7", lines, {2: [[(10, 3.0)]]}, 3) != drawn.panel_svg("p7", lines, {}, 3)
-    assert ">0.01<" in svg or ">0.1<" in svg  # numbers between tags keep their digits
+    ends = [tag.split("</g>")[0] for tag in svg.split('-end">')[1:]]
+    assert [f"fill: {colours[i]}" in end for i, end in zip((0, 0, 2), ends, strict=True)] == [True, True, False]
+    sound = {**runs, 2: [([(2000.0, 0.5)], False)]}  # planted: a wrong loss that is drawn as a sound one
+    assert svg == drawn.plane_svg(runs, 3, "rate", "distortion") != drawn.plane_svg(sound, 3, "rate", "distortion")
+    assert ">200<" in svg and ">2000<" in svg  # numbers between tags keep their digits, on a logarithmic axis
 
 
 # The page
@@ -651,9 +627,9 @@ def test_the_page_is_well_formed_and_needs_nothing_else(runs):
     for name in ("half_analytic-0", "half_analytic-1", "monte_carlo-1"):
         samples(runs / name)
     page = page_of(runs, n_sentences=1, draw=True)
-    assert len(set(page.ids)) == len(page.ids) > 50
+    assert len(set(page.ids)) == len(page.ids) and page.text.count('class="plot"') == 3
     assert not [link for link in page.links if re.match(r"(?i)(https?:)?//", link)]
-    assert not re.search(r"@import|url\((?!#)", page.text)
+    assert not re.search(r"@import|url\((?!#)", page.text.replace(curves.script(), ""))
     assert {link for link in page.links if not link.startswith(("data:", "#"))} == {
         os.path.relpath(runs / name, "/out") + "/" for name in (f"{kl}-{seed}" for kl in MEL for seed in range(3))
     }
@@ -666,13 +642,15 @@ def test_the_same_input_gives_the_same_page(runs):
     assert page_of(runs, n_sentences=1, draw=True).text == page_of(runs, n_sentences=1, draw=True).text
 
 
-def test_voices_are_of_the_first_seed_and_the_newest_step(runs):
+def test_voices_are_of_all_seeds_and_the_newest_step(runs):
     for name in ("half_analytic-0", "half_analytic-1", "monte_carlo-1"):
         samples(runs / name)
     page = page_of(runs, n_sentences=1)
     assert data_of(page, "audio/wav") == [
         "half_analytic-0 recording 40",
-        *(f"half_analytic-0 {kind} 40" for kind in ("spoken", "copy")),
+        "half_analytic-0 spoken 40",
+        "half_analytic-1 spoken 40",
+        "half_analytic-0 copy 40",  # the first seed's alone
         *(f"monte_carlo-1 {kind} 40" for kind in ("spoken", "copy")),
     ]
     assert data_of(page, "image/png") == ["picture of half_analytic-0", "picture of monte_carlo-1"]
@@ -683,11 +661,11 @@ def test_voices_are_of_the_first_seed_and_the_newest_step(runs):
 def test_a_page_that_would_be_too_large_leaves_players_out(runs, monkeypatch):
     for name in ("half_analytic-0", "monte_carlo-0"):
         samples(runs / name)
-    spoken = {i: page._newest(v) for i, v in enumerate(compare(runs).variants)}
-    one = sum(page._size(spoken[0][0][kind]) for kind in page.KINDS)
-    pictures = sum(page._size(spoken[i][0]["alignment"]) for i in spoken)
+    spoken, _ = page._voices(compare(runs).variants, 1)
+    one = sum(page._size(spoken[0, "0"][0][kind]) for kind in ("spoken", "copy"))
+    pictures = sum(page._size(voices[0]["alignment"]) for voices in spoken.values())
     monkeypatch.setattr(page, "MOST_BYTES", 1000 + pictures + one)
-    assert page._within(spoken, 1000) == {0} and page._within(spoken, 1001) == set()
+    assert page._within(spoken, 1000) == {(0, "0")} and page._within(spoken, 1001) == set()
     shown = page_of(runs, n_sentences=1)
     assert data_of(shown, "audio/wav") == [] and len(data_of(shown, "image/png")) == 2
     assert "Players of 2 variants are left out" in shown.text
@@ -724,7 +702,8 @@ def test_the_command_leaves_page_text_and_picture(runs, tmp_path, monkeypatch, c
     for title, (head, *rows) in page.tables.items():
         assert f"## {title}" in text
         lines = [line for line in text.split(f"## {title}\n")[1].split("\n## ")[0].splitlines() if line[:1] == "|"]
-        assert len(lines) == len(rows) + 2 and lines[0].count("|") == len(head) + 1
+        drawn_only = [text for text, _ in head].count("interval")
+        assert len(lines) == len(rows) + 2 and lines[0].count("|") == len(head) + 1 - drawn_only
         for line, row in zip(lines[2:], rows, strict=True):
             assert all(part in line for cell, _ in row for part in cell.split(" | "))
     assert "](curves.png)" in text and "--baseline monte_carlo-0" in text and "fresh: left out" in text
@@ -820,13 +799,13 @@ def test_a_view_is_made_and_then_brought_up_to_date(monkeypatch, fake_api, tmp_p
     saved = []
     address = "https://wandb.ai/somebody/project?nw=abc"
     monkeypatch.setattr(workspaces.Workspace, "save", lambda self: saved.append(self) or SimpleNamespace(url=address))
-    keys = ["loss/kl", "val/loss/kl", "val/mas/error_ms", "time/steps_per_second", "other/key"]
+    keys = ["loss/kl", "val/loss/kl", "val/mas/error_ms", "time/steps_per_second", "learning_rate", "other/key"]
     stored = tmp_path / "wandb_workspace"
     assert wandb_runs.save_view("project", None, keys, ["objective.kl"], stored) == address
     assert stored.read_text() == f"{address}\n"
     (view,) = saved
     assert (view.entity, view.project, view.name) == ("somebody", "project", wandb_runs.VIEW)
-    assert [section.name for section in view.sections] == ["settings", "loss", "mas", "time"]
+    assert [section.name for section in view.sections] == ["settings", "loss", "mas", "time", "learning_rate"]
     spec = json.loads(view._to_model().model_dump_json(by_alias=True))["spec"]
     panels = [panel for section in spec["section"]["panelBankConfig"]["sections"] for panel in section["panels"]]
     assert panels[0]["viewType"] == "Run Comparer" and panels[0]["config"]["diffOnly"] == "split"
@@ -840,6 +819,35 @@ def test_a_view_is_made_and_then_brought_up_to_date(monkeypatch, fake_api, tmp_p
     assert asked == [address] and saved == [view, view]
     assert [section.name for section in view.sections] == ["settings", "kl"]
     assert view.sections[1].panels[0].groupby.name == "variant" and len(view.runset_settings.groupby) == 2
+
+
+def test_a_report_asks_the_question_and_shows_its_curves(monkeypatch, fake_api, tmp_path):
+    v2 = pytest.importorskip("wandb_workspaces.reports.v2")
+    saved, address = [], "https://wandb.ai/somebody/project/reports/what--Vmlldzox"
+    monkeypatch.setattr(v2.Report, "save", lambda self: saved.append(self))
+    monkeypatch.setattr(v2.Report, "url", property(lambda _: address))
+    asked = atlas.of_runs(["alignment-model.alignment.kind=mas-seed=0", "alignment-model.alignment.noise=0.01"])
+    assert asked.name == "alignment" and atlas.of_runs(["alignment-seed=0", "beta-seed=0"]) is None
+    assert atlas.of_runs(["laboratory-seed=0"]) is None and atlas.of_runs(["my-own"]) is None
+    stored = tmp_path / "wandb_report"
+    assert wandb_report.save_report("project", None, asked, "| a | b |", stored) == address
+    (report,) = saved
+    assert (report.entity, report.project, report.title) == ("somebody", "project", asked.question)
+    assert stored.read_text() == f"{address}\n" and report.description == "experiment=alignment"
+    (grid,) = (block for block in report.blocks if isinstance(block, v2.PanelGrid))
+    assert [panel.y for panel in grid.panels] == [[key] for key in dict.fromkeys([*asked.curves, *asked.columns])]
+    assert {panel.groupby.name for panel in grid.panels} == {"variant"} and {p.x for p in grid.panels} == {"step"}
+    assert grid.runsets[0].query == "alignment"
+    shown = [block.text for block in report.blocks if not isinstance(block, v2.PanelGrid)]
+    assert asked.expected in shown and shown[-1] == "| a | b |"
+
+    opened = []
+    monkeypatch.setattr(v2.Report, "from_url", lambda url: opened.append(url) or report)
+    wandb_report.save_report("project", None, asked, "newer", stored)
+    assert opened == [address] and report.blocks[-1].text == "newer" and len(saved) == 2
+    monkeypatch.setattr(wandb, "login", lambda **_: False)
+    with pytest.raises(ValueError, match=r"no report was made \(no API key\)"):
+        wandb_report.save_report("project", None, asked, "", tmp_path / "other")
 
 
 def test_without_the_package_or_a_key_no_view(monkeypatch, fake_api, tmp_path):

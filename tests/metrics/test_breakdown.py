@@ -1,5 +1,6 @@
 """The breakdown by utterance, phoneme and frame: its sums are those of the means, on batches and alone."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -57,6 +58,25 @@ def test_phonemes_share_out_all_nats_and_frames():
 def test_nats_of_a_frame_are_its_own_whatever_lies_on_padding():
     clean, spoilt = (breakdown.frame_nats(outputs_of("mas", padding=value)) for value in (0.0, math.nan))
     assert torch.equal(clean, spoilt) and (clean[1, 4:] == 0).all()
+
+
+def test_channels_add_up_to_frames_and_scatter_as_the_theory_says(monkeypatch):
+    """Without a flow, of an element: d^2 r^2 + (r^2 - mean r^2)^2 / 2, the mean over its channel in its utterance."""
+    monkeypatch.setattr(breakdown, "N_DRAWS", 400)
+    outputs = outputs_of("given")
+    x = outputs.latents._replace(flow=lambda z, mask: (z, torch.zeros_like(z)), keys=torch.arange(B))
+    outputs = dataclasses.replace(outputs, latents=x)
+    assert torch.equal(breakdown.element_nats(outputs).sum(1), breakdown.frame_nats(outputs))
+    ratio = torch.exp(2 * (x.q.log_std - x.p.log_std))
+    shift = (x.q.mean - x.p.mean) ** 2 * torch.exp(-2 * x.p.log_std) * ratio
+    mean = (ratio * x.mask).sum(2, keepdim=True) / x.mask.sum(2, keepdim=True)
+    theory = ((shift + 0.5 * (ratio - mean) ** 2) * x.mask).sum(1).sqrt()
+    found = breakdown.frame_noise(outputs)
+    assert (found[~x.mask[:, 0]] == 0).all()
+    assert found.sum().item() == pytest.approx(theory.sum().item(), rel=0.03)
+    planted = (((shift + 0.5 * ratio**2) * x.mask).sum(1)).sqrt()  # of half_analytic
+    assert found.sum().item() != pytest.approx(planted.sum().item(), rel=0.03)
+    assert breakdown.frame_noise(outputs_of("given", recording=True)) is None
 
 
 def test_values_of_histograms(monkeypatch):

@@ -35,7 +35,7 @@ def test_every_logged_key_is_in_the_catalogue(compose, tmp_path, monkeypatch, lo
     trainer = train.train(build.parse(compose(*overrides), overrides), overrides)
     keys = logged[family] = set().union(*runs.read_rows(tmp_path / "run")) - {"step"}
     assert [key for key in keys if not is_known(key)] == []
-    for picture in ("gradients.png", "curves.png", "samples.html"):
+    for picture in ("gradients.png", "curves.png", "validation.json", "index.html"):
         assert (tmp_path / "run" / picture).is_file(), picture
     if family != "vits":
         assert {key for key in keys if "/kl" in key or key.startswith(("kl/", "latent/posterior"))} == set()

@@ -407,15 +407,17 @@ def test_the_statistics_of_a_model(parts):
 )
 def test_gradient_matrix_is_drawn(tmp_path, norms):
     values = {f"grad/{term}/{m}": v for term, row in norms.items() for m, v in zip("ab", row, strict=False)}
-    path = figures.gradient_matrix(tmp_path / "new" / "matrix.png", values | {"grad/a": 1.0, "loss/kl": 2.0})
+    path = figures.gradient_matrix(
+        tmp_path / "new" / "matrix.png", values | {"grad/a": 1.0, "loss/kl": 2.0}, {"kl": 0.2}
+    )
     assert matplotlib.image.imread(path).shape[0] > 100
 
 
 def test_zeros_in_the_gradient_matrix_are_blank_but_for_their_zero(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure) or path)
+    monkeypatch.setattr(figures, "save", lambda figure, path, **_: drawn.append(figure) or path)
     values = {"grad/kl/flow": 3.0, "grad/kl/decoder": 0.0, "grad/mel/flow": 0.0, "grad/mel/decoder": 0.02}
-    figures.gradient_matrix(tmp_path / "matrix.png", values | {"grad/flow": 9.0})
+    figures.gradient_matrix(tmp_path / "matrix.png", values | {"grad/flow": 9.0}, {"kl": 1.0})
     axes = drawn[0].axes[0]
     assert [text.get_text() for text in axes.texts] == ["3", "0", "0", "0.02"]
     assert axes.images[0].get_array().mask.tolist() == [[False, True], [True, False]]

@@ -11,8 +11,9 @@ from common import defaults_with
 from lab import F64, moments
 from torch import nn
 
-from vitslite.model.flows import KINDS, LINEAR_KINDS, VOLUME_PRESERVING, Coupling, Flow, FlowSettings, UnitTriangular
+from vitslite.model.flows import KINDS, LINEAR_KINDS, VOLUME_PRESERVING, Coupling, Flow, FlowSettings
 from vitslite.model.glow import ActNorm, build_flow
+from vitslite.model.linear_flows import UnitTriangular
 from vitslite.objectives.kl import gaussian_kl, half_analytic, monte_carlo
 from vitslite.tensors import Gaussian, sequence_mask
 
@@ -339,7 +340,7 @@ class Given(Coupling):
         nn.Module.__init__(self)
         self.functions = shift, log_scale
 
-    def shift_and_log_scale(self, x, mask, keys=None):
+    def shift_and_log_scale(self, x, mask, keys=None, g=None):
         x0 = x[:, :1]
         return tuple(torch.cat([torch.zeros_like(x0), f(x0)], dim=1) for f in self.functions)
 

@@ -23,7 +23,7 @@ class Answers(nn.Module):
         super().__init__()
         self.function, self.asked = function, ()
 
-    def forward(self, x, mu, mask, t):
+    def forward(self, x, mu, mask, t, g=None):
         self.asked = (x, mu, t)
         return self.function(x, mu, t[:, None, None])
 

@@ -15,7 +15,7 @@ from common import ROOT, read_back
 
 from vitslite import audio
 from vitslite.metrics.catalogue import best_values
-from vitslite.monitoring.tracking import Tracker, TrackingSettings, add_summary
+from vitslite.monitoring.tracking import Tracker, TrackingSettings, add_evaluation
 
 CONFIG = {"objective": {"kl": "half_analytic"}, "seed": 0}
 
@@ -73,16 +73,22 @@ def test_figures_of_an_evaluation_go_into_the_summary_of_the_same_run(tmp_path, 
     monkeypatch.setenv("WANDB_MODE", "offline")
     with tracker(tmp_path / "run") as t:
         t.log(1, {"loss/kl": 2.5})
-    add_summary(TrackingSettings(), tmp_path / "run", {"test/spoken/word_error_rate": 0.25})
+    left, about = tmp_path / "evaluation.json", {"corpus": "abc", "split": "test"}
+    left.write_text('{"figures": 1}')
+    add_evaluation(TrackingSettings(), tmp_path / "run", {"test/spoken/word_error_rate": 0.25}, left, about)
     runs = [read_back(folder) for folder in sorted((tmp_path / "run" / "wandb").glob("offline-run-*"))]
     described = [next(r["run"] for r in records if r["type"] == "run") for records in runs]
     assert len(described) == 2 and described[0]["run_id"] == described[1]["run_id"]
     assert "test/spoken/word_error_rate" in json.dumps(runs[1]) and "0.25" in json.dumps(runs[1])
+    artifact = next(r["artifact"] for r in runs[1] if r["type"] == "artifact")
+    assert artifact["type"] == "evaluation" and json.loads(artifact["metadata"]) == about
+    (stored,) = artifact["manifest"]["contents"]
+    assert (stored["path"], Path(stored["local_path"]).read_text()) == ("evaluation.json", '{"figures": 1}')
 
 
 @pytest.mark.parametrize("settings", [{"wandb": "disabled"}, {}], ids=["W&B off", "never in W&B"])
 def test_no_summary_without_a_run_in_wandb(tmp_path, settings):
-    add_summary(TrackingSettings(**settings), tmp_path, {"x": 1.0})
+    add_evaluation(TrackingSettings(**settings), tmp_path, {"x": 1.0}, tmp_path / "evaluation.json", {})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -150,7 +156,7 @@ def test_without_key_or_network_it_goes_on_offline(tmp_path, key):
         dead = f"http://127.0.0.1:{s.getsockname()[1]}"
     code = (
         "import sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path; "
-        "from vitslite.monitoring.tracking import Tracker, TrackingSettings, add_summary\n"
+        "from vitslite.monitoring.tracking import Tracker, TrackingSettings\n"
         "with Tracker(TrackingSettings(init_timeout=2), Path(sys.argv[1]), 'n', [], {}) as t: "
         "t.log(1, {'loss/kl': 1.0})\nprint(t.place)"
     )

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vitslite.training import checkpoint
-from vitslite.training.checkpoint import Checkpoints
+from vitslite.training.run_checkpoints import Checkpoints
 
 CONTENT = {"config": {"a": {"b": 1}, "trainer": {"steps": 3}}, "frontend": {}, "model": {}, "step": 3}
 

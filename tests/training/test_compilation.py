@@ -29,8 +29,8 @@ def steps(run_dir, compiled):
         batch = Batch(**trainer.data.loader.make(k))
         lengths.append(batch.audio.shape[2])
         terms.append({name: float(value) for name, value in trainer.step([batch]).terms.items()})
-    trainer.validate()  # of other lengths: nothing compiled is used
-    trainer.probe()
+    trainer.looks.look("validate", 1)  # of other lengths: nothing compiled is used
+    trainer.looks.look("diagnose", 1)
     return terms, lengths, torch._dynamo.utils.counters["stats"]["unique_graphs"]
 
 build.register_schema()

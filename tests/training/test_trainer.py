@@ -10,31 +10,14 @@ import pytest
 import torch
 from common import differences, losses, without_header
 from families import FAMILIES, REFINED
-from omegaconf import open_dict
+from lifecycle import DISCRIMINATOR, run
 
 import train
 from vitslite import build, runs
 from vitslite.monitoring.observer import RunObserver
 from vitslite.training import checkpoint, optimization
-from vitslite.training.optimization import Guard
+from vitslite.training.nonfinite import Guard
 from vitslite.training.trainer import Trainer
-
-DISCRIMINATOR = [
-    "discriminator=mpd_mrd",
-    "discriminator.period_channels=[4,4,4,4,4]",
-    "discriminator.resolution_channels=4",
-    "discriminator.start_step=5",
-    "model.segment_frames=32",
-]
-
-
-def run(compose, tmp_path, name, *overrides) -> dict:
-    """Train and give the last checkpoint."""
-    cfg = compose("trainer.log_every_steps=1", "trainer.ema_decay=0.9", *overrides)
-    with open_dict(cfg):
-        cfg.run_dir = str(tmp_path / name)
-    train.train(build.parse(cfg, list(overrides)), list(overrides))
-    return checkpoint.read(tmp_path / name / "checkpoints" / "last.pt")
 
 
 def logged_steps(path) -> list[dict]:
@@ -55,28 +38,60 @@ def test_20_and_20_steps_are_40_bit_for_bit(compose, tmp_path, workers):
     assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
 
 
+@pytest.mark.parametrize("own", ["trainer.accumulate=2", "trainer.precision=bf16", "data.n_workers=1"])
+def test_3_and_3_steps_are_6_elsewhere_bit_for_bit(compose, tmp_path, monkeypatch, own):
+    """The run is moved before it goes on, and so are its data."""
+    monkeypatch.setattr(RunObserver, "sample", lambda self, step, model: {})  # no pictures
+    build.corpus(build.parse(compose(), []))  # makes the demo
+    root = next(Path(compose().data.cache).glob("demo-*-60-*"))
+    base = ["trainer.steps=6", "trainer.diagnose_every_steps=2", *DISCRIMINATOR, "discriminator.start_step=2"]
+    base += ["data.kind=ljspeech", own]
+    whole = run(compose, tmp_path, "whole", *base, f"data.root={root}")
+    moved = shutil.copytree(root, tmp_path / "data")
+    run(compose, tmp_path, "half", *base, f"data.root={moved}", "trainer.stop_after_step=3")
+    (tmp_path / "half").rename(tmp_path / "elsewhere")
+    moved = moved.rename(tmp_path / "other data")
+    parts = run(compose, tmp_path, "elsewhere", *base, f"data.root={moved}")
+    assert differences(without_header(whole), without_header(parts)) == []
+    assert losses(tmp_path / "whole") == losses(tmp_path / "elsewhere")
+
+
 def test_the_number_of_workers_changes_nothing(compose, tmp_path):
     states = [run(compose, tmp_path, f"w{n}", "trainer.steps=6", f"data.n_workers={n}") for n in (0, 2)]
     assert differences(without_header(states[0]), without_header(states[1])) == []
 
 
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+FORGOTTEN = ["model", "ema", "discriminator", "step", "best", "probed"]
+FORGOTTEN += [f"{optimizer}/{moment}" for optimizer in ("optimizer", "optimizer_d") for moment in MOMENTS]
+
+
 def test_a_forgotten_part_of_the_state_is_noticed(compose, tmp_path, monkeypatch):
     """The resume test can fail: leave out one part of the state at a time, and the runs differ."""
     base = ["trainer.steps=12", "trainer.validate_every_steps=3", *DISCRIMINATOR, "discriminator.start_step=2"]
+    base += ["trainer.diagnose_every_steps=4", "trainer.keep_checkpoints=1"]
     base += ["trainer.best_metric=val/kl/negative_elements"]  # lowest at step 3, so that forgetting it shows
+    monkeypatch.setattr(RunObserver, "sample", lambda self, step, model: {})  # no pictures
     whole = run(compose, tmp_path, "whole", *base)
     run(compose, tmp_path, "half", *base, "trainer.stop_after_step=6")
     resume, state_of = Trainer.resume, Trainer.state
-    for forgotten in ("model", "ema", "optimizer", "discriminator", "optimizer_d", "step", "best"):
+    for forgotten in FORGOTTEN:
+        part, _, moment = forgotten.partition("/")
 
-        def forgetful(self, forgotten=forgotten):
-            self.checkpoints.found[forgotten] = copy.deepcopy(state_of(self)[forgotten])
+        def forgetful(self, part=part, moment=moment):
+            found = self.checkpoints.found
+            if moment:
+                for state in found[part]["state"].values():
+                    state[moment].zero_()
+            else:
+                found[part] = copy.deepcopy(state_of(self)[part])
             resume(self)
 
-        shutil.copytree(tmp_path / "half", tmp_path / forgotten)
+        copied = shutil.copytree(tmp_path / "half", tmp_path / forgotten.replace("/", "_"))
         monkeypatch.setattr(Trainer, "resume", forgetful)
-        parts = run(compose, tmp_path, forgotten, *base)
-        assert differences(without_header(whole), without_header(parts)), f"{forgotten}: went unseen"
+        parts = run(compose, tmp_path, copied.name, *base)
+        is_noticed = differences(without_header(whole), without_header(parts))
+        assert is_noticed or losses(copied) != losses(tmp_path / "whole"), f"{forgotten}: went unseen"
 
 
 @pytest.mark.parametrize("family", ["vits", *FAMILIES])
@@ -111,20 +126,39 @@ def test_bf16_stays_close_to_fp32(compose, tmp_path):
 
 
 def test_observing_changes_nothing(compose, tmp_path):
-    silent = ["trainer.validate_every_steps=0", "trainer.diagnose_every_steps=0", "trainer.log_every_steps=0"]
-    quiet = run(compose, tmp_path, "quiet", "trainer.steps=6", *silent)
+    """Weights, moments and logged numbers are those of a run that nobody looks at, bit for bit."""
+    silent = ["trainer.validate_every_steps=0", "trainer.diagnose_every_steps=0", "trainer.log_every_steps=1"]
+    quiet = run(compose, tmp_path, "quiet", "trainer.steps=4", *silent)
     nosy = run(
         compose,
         tmp_path,
         "nosy",
-        "trainer.steps=6",
+        "trainer.steps=4",
         "trainer.validate_every_steps=1",
         "trainer.diagnose_every_steps=1",
         "trainer.sample_every_steps=2",
         "trainer.checkpoint_every_steps=1",
+        "trainer.log_every_steps=1",
+        "validation.n_heard=2",
     )
     assert differences(quiet["model"], nosy["model"]) == []
     assert differences(quiet["optimizer"], nosy["optimizer"]) == []
+    logged = [[row for row in losses(tmp_path / name) if "loss/total" in dict(row)] for name in ("quiet", "nosy")]
+    assert logged[0] == logged[1] and len(logged[0]) == 4
+    left = {path.name for path in (tmp_path / "nosy").rglob("*.*")}
+    assert {"index.html", "validation.json", "ratios.png", "gradients.png", "curves.png", "words.json"} <= left
+    assert any(name.endswith("_nats.png") for name in left), "planted: all of it was on"
+
+
+def test_a_page_that_cannot_be_made_is_a_line_and_costs_no_validation(compose, tmp_path, capsys):
+    old = tmp_path / "broken/samples/step_000000"
+    old.mkdir(parents=True)
+    (old / "samples.json").write_text("[3]")
+    every = ["trainer.validate_every_steps=1", "trainer.sample_every_steps=0"]
+    run(compose, tmp_path, "broken", "trainer.steps=2", *every)
+    said = capsys.readouterr().out
+    assert "page of the run was not made: " in said and "samples.json: damaged" in said
+    assert (tmp_path / "broken/checkpoints/best.pt").is_file() and not (tmp_path / "broken/index.html").exists()
 
 
 def test_a_nan_stops_before_the_weights_are_touched(compose, tmp_path, monkeypatch):
@@ -144,7 +178,8 @@ def test_a_nan_stops_before_the_weights_are_touched(compose, tmp_path, monkeypat
     with pytest.raises(FloatingPointError, match=r"step 4: not finite: kl.*demo-"):
         run(compose, tmp_path, "nan", "trainer.steps=6", "trainer.checkpoint_every_steps=2")
     assert differences(seen["before"], seen["trainer"].model.state_dict()) == []
-    assert checkpoint.read(tmp_path / "nan" / "checkpoints" / "last.pt")["step"] == 2
+    assert checkpoint.read(tmp_path / "nan" / "checkpoints" / "last.pt")["step"] == 3
+    assert (tmp_path / "nan" / "checkpoints" / "step_000002.pt").exists()
 
 
 def test_where_nobody_waits_a_nan_still_stops_before_anything_is_kept(compose, tmp_path, monkeypatch):
@@ -169,7 +204,8 @@ def test_where_nobody_waits_a_nan_still_stops_before_anything_is_kept(compose, t
     with pytest.raises(FloatingPointError, match=r"step 3: not finite: kl.*demo-.*weights are those of step 2"):
         train.train(build.parse(cfg, []), [])
     assert len(seen) == 5 and differences(seen[1], seen[4]) == [] != differences(seen[0], seen[1])
-    assert not (tmp_path / "run" / "checkpoints" / "last.pt").exists()
+    saved = checkpoint.read(tmp_path / "run" / "checkpoints" / "last.pt")
+    assert saved["step"] == 2 and differences(saved["model"], seen[1]) == []
     assert "NaN" not in (tmp_path / "run" / "metrics.jsonl").read_text()
 
 

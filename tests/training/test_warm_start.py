@@ -59,7 +59,7 @@ def test_a_run_from_itself_begins_where_it_ended(compose, tmp_path, voice, capsy
     assert last_validation(tmp_path / "whole", 0) == last_validation(tmp_path / "voice", 3) != {}
     assert [row["step"] for row in runs.read_rows(tmp_path / "whole") if "loss/kl" in row] == [1, 2, 3, 4]
     assert whole["optimizer"]["state"][0]["step"] == 4
-    assert whole["begun"] == said[0]  # and so it stays, also where the run goes on: below
+    assert whole["changes"] == said  # and so it stays, also where the run goes on: below
 
     parts = [*begun, "trainer.stop_after_step=2"]
     run(compose, tmp_path / "parts", *parts)

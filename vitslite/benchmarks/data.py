@@ -19,6 +19,8 @@ from vitslite.benchmarks.corpus import N_CLIPS, speech_frames, write_corpus
 from vitslite.benchmarks.result import Row, Section, ratio, times
 from vitslite.benchmarks.step import build_trainer, on_noise
 from vitslite.benchmarks.timing import Call, Settings, timed
+from vitslite.datasets.audio_cache import cached_clips
+from vitslite.datasets.clips import ClipReader
 from vitslite.datasets.corpus import Corpus, DataSettings, Utterance
 from vitslite.datasets.loader import Loader
 from vitslite.datasets.sampler import Sampler
@@ -69,9 +71,10 @@ def valid_share(lengths: list[int], batches: list[list[int]]) -> float:
 
 def host_time(corpus: Corpus, audio: AudioSettings, settings: Settings, n_items: int, n_batches: int) -> Section:
     """Making the same batches of the same clips, in turn, in one process; files come from the system's cache."""
+    read = ClipReader(audio.sample_rate, audio.hop_length)
     cached, disk = (
-        Loader(corpus.train, DataSettings(batch_size=n_items), audio, seed=0, cache=cache)
-        for cache in (corpus.root, None)
+        Loader(corpus.train, DataSettings(batch_size=n_items), audio, seed=0, clips=clips)
+        for clips in (cached_clips(corpus.train, read, corpus.root), None)
     )
     published, features = PublishedLoader(corpus.train, audio), Features(audio)
     making = {

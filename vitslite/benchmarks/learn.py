@@ -59,7 +59,7 @@ def learn(trainer: Trainer, budget: int) -> Row:
         if spent < (looks + 1) * budget / N_LOOKS:
             continue
         looks += 1
-        found = trainer.validate()
+        found = trainer.looks.look("validate", trainer.completed_steps)
         reached = {key: reached[key] or (spent if found[key] <= TARGETS[key] else None) for key in TARGETS}
     batches.close()
     row: Row = {"steps": trainer.completed_steps, "s": spent}

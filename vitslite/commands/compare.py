@@ -5,9 +5,9 @@
     vitslite compare runs/a runs/b --baseline a  these two, the first as the baseline
     vitslite compare wandb:ENTITY/PROJECT        runs of W&B
 
-Runs that differ in the seed alone are one variant. Leaves index.html (one file, no network needed: tables, curves,
-voices), comparison.md and curves.png in runs/comparisons/NAME. Runs are only read; those with nothing in them and
-damaged ones are named and left out.
+Runs that differ in the seed alone are one variant. Leaves index.html (one file, no network needed: what came of it in
+words, the rate-distortion plane, curves, voices, tables), comparison.md and curves.png in runs/comparisons/NAME. Runs
+are only read; those with nothing in them and damaged ones are named and left out.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from vitslite.commands import console
-from vitslite.experiments import page, sources, tables, variants, wandb_runs
+from vitslite.experiments import atlas, page, sources, tables, variants, wandb_report, wandb_runs
 from vitslite.experiments.variants import Comparison
 from vitslite.files import slug, with_hash, write_text
 
@@ -39,20 +39,29 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"failed: {name}: {error}", file=sys.stderr)
     picture = tables.draw(output / "curves.png", compared)
     write_text(output / "comparison.md", tables.markdown(compared, output, picture.name if picture else None))
-    write_text(output / "index.html", page.page(compared, output, arguments.samples, arguments.all_curves))
+    write_text(output / "index.html", page.page(compared, output, arguments.samples, arguments.all_curves, picture))
     print(tables.summary(compared))
     print(f"report: {output / 'index.html'}   as text: {output / 'comparison.md'}")
     if arguments.wandb:
-        print(f"W&B: {save_view(compared, arguments.sources, output)}")
+        for url in save_in_wandb(compared, arguments.sources, output):
+            print(f"W&B: {url}")
 
 
-def save_view(compared: Comparison, given: list[str], output: Path) -> str:
-    """The view of the project that the first W&B source names, or else the settings of the first run."""
+def save_in_wandb(compared: Comparison, given: list[str], output: Path) -> list[str]:
+    """A view of the project that the first W&B source names, or else the settings of the first run.
+
+    And a report, where all runs are of one experiment of the atlas.
+    """
     named = next((project for project in map(sources.remote_project, given) if project), None)
     config = compared.runs[0].config
     entity, project = named.split("/") if named else (config.get("tracking.entity"), config.get("tracking.project", ""))
     keys = sorted({key for run in compared.runs for row in run.rows for key in row} - {"step"})
-    return wandb_runs.save_view(project, entity, keys, compared.differing, output / "wandb_workspace")
+    urls = [wandb_runs.save_view(project, entity, keys, compared.differing, output / "wandb_workspace")]
+    asked = atlas.of_runs(run.name for run in compared.runs)
+    if asked:
+        text = tables.markdown(compared, output, None)
+        urls.append(wandb_report.save_report(project, entity, asked, text, output / "wandb_report"))
+    return urls
 
 
 def name_of(sources: list[str]) -> str:
@@ -66,14 +75,14 @@ def source_name(source: str) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = console.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("sources", metavar="SOURCE", nargs="+", help="run directories, folders of them, sweeps, wandb:E/P")
     p.add_argument("-o", "--output", type=Path, help="folder for the report (runs/comparisons/NAME)")
     p.add_argument("--baseline", help='"objective.kl=half_analytic", several words in one, or a run (the first)')
     p.add_argument("--metrics", metavar="KEY", nargs="+", help="keys of the tables; val/loss/* stands for all such")
     p.add_argument("--all-curves", action="store_true", help="draw every key, also time/* and the gradient matrix")
-    p.add_argument("--samples", metavar="N", type=int, default=1, help="sentences per variant (1)")
-    p.add_argument("--wandb", action="store_true", help="also make, or update, a view of the project in W&B")
+    p.add_argument("--samples", metavar="N", type=int, default=3, help="sentences per run (3)")
+    p.add_argument("--wandb", action="store_true", help="also make, or update, a view and a report in W&B")
     return p
 
 

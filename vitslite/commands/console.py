@@ -2,30 +2,31 @@
 
 import argparse
 import contextlib
+import difflib
 import functools
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from vitslite import build, distributed
-from vitslite.config import naming
+from vitslite.commands import crashes, output
+from vitslite.config import naming, suggestions
 from vitslite.experiments import sweeps
 from vitslite.experiments.sweeps import Job, Sweep
 from vitslite.synthesis import SpeakSettings, Synthesizer
+from vitslite.training.looks import shows_trace
 
 USER_ERRORS = (ValueError, FloatingPointError, OSError)
-EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
+EXIT_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143  # 128 + SIGINT, + SIGTERM: as a shell would say
 
 exit_codes: list[int] = []  # of the jobs of this process: a sweep has several
-
-
-def shows_trace() -> bool:
-    return os.environ.get("VITSLITE_TRACE", "0") not in ("", "0")
 
 
 def fail(message: str) -> None:
@@ -52,14 +53,16 @@ def as_job(task: Callable[[DictConfig], float | None]) -> Callable[[DictConfig],
         except USER_ERRORS as error:
             if shows_trace():
                 raise
-            fail(f"{job.name}: {error}" if sweep else str(error))
+            said = crashes.in_words(error, crashes.LESS_TO_TRAIN) or str(error)
+            fail(f"{job.name}: {said}" if sweep else said)
             exit_codes.append(EXIT_ERROR)
-        except RuntimeError as error:
-            if shows_trace() or not (distributed.is_launched() and "by peer" in str(error)):
+        except (RuntimeError, MemoryError) as error:
+            known = crashes.in_words(error, crashes.LESS_TO_TRAIN)
+            if shows_trace() or known is None:
                 raise
-            fail(f"rank {distributed.rank()} stopped because another rank did")
+            fail(f"{job.name}: {known}" if sweep else known)
             exit_codes.append(EXIT_ERROR)
-        if EXIT_INTERRUPTED in exit_codes:
+        if {EXIT_INTERRUPTED, EXIT_TERMINATED} & set(exit_codes):
             raise KeyboardInterrupt  # no further job of a sweep
         return value
 
@@ -67,9 +70,11 @@ def as_job(task: Callable[[DictConfig], float | None]) -> Callable[[DictConfig],
 
 
 def run(main: Callable[[], None]) -> int:
-    """Call Hydra's entry point. Gives the exit code: 0, 2 for what the user can mend, 130 when interrupted."""
+    """Call Hydra's entry point. Gives the exit code: 0, 2 for what the user can mend, 130 or 143 when interrupted."""
+    output.make_sturdy()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises to us instead of printing a stack of its own
     exit_codes.clear()
+    sys.argv[1:] = naming.readable(sys.argv[1:])
     with contextlib.ExitStack() as stack:
         try:
             sweep = stack.enter_context(sweeps.of_command(sys.argv[1:]))
@@ -106,14 +111,31 @@ def _run(main: Callable[[], None]) -> int:
         fail(explain(error) + typed)
         return EXIT_ERROR
     except KeyboardInterrupt:
-        if EXIT_INTERRUPTED not in exit_codes:  # not told to stop after a step, but in the middle of something
+        if not {EXIT_INTERRUPTED, EXIT_TERMINATED} & set(
+            exit_codes
+        ):  # not after a step, but in the middle of something
             fail("interrupted; what was saved before is intact, the same command goes on from there")
-        return EXIT_INTERRUPTED
+            return EXIT_INTERRUPTED
     return max(exit_codes, default=0)
+
+
+class Parser(argparse.ArgumentParser):
+    """Whose errors are one line, as all others, which says what to type."""
+
+    def error(self, message: str) -> NoReturn:
+        typed = message.removeprefix("unrecognized arguments: ")
+        if typed != message:
+            known = re.findall(r"--[a-z][a-z-]*", self.format_usage())
+            near = difflib.get_close_matches(typed.split()[0].split("=")[0], known, n=1)
+            if near or "TEXT" in self.format_usage():
+                message += f": {f'did you mean {near[0]}?' if near else 'a text of several words needs quotes'}"
+        fail(f"{message}; {self.prog} --help lists the options")
+        sys.exit(EXIT_ERROR)
 
 
 def run_script(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> int:
     """Call a script's main with its parsed arguments. Gives the exit code; user errors and Ctrl-C are one line."""
+    output.make_sturdy()
     arguments = parser.parse_args()
     try:
         main(arguments)
@@ -121,6 +143,12 @@ def run_script(main: Callable[[argparse.Namespace], None], parser: argparse.Argu
         if shows_trace():
             raise
         fail(str(error))
+        return EXIT_ERROR
+    except (RuntimeError, MemoryError) as error:
+        known = crashes.in_words(error, "give it less at once, or see what else runs here")
+        if shows_trace() or known is None:
+            raise
+        fail(known)
         return EXIT_ERROR
     except KeyboardInterrupt:
         fail("interrupted")
@@ -134,12 +162,22 @@ def add_speaking(p: argparse.ArgumentParser) -> None:
     own = "(the voice's own, from synthesis.* of its settings)"
     p.add_argument("--noise-scale", type=float, help=f"of the prior; 0 is its mean {own}")
     p.add_argument("--duration-noise-scale", type=float, help=f"of stochastic durations {own}")
-    p.add_argument("--n-steps", type=int, help=f"of the refiner of Grad-TTS and flow matching {own}")
+    p.add_argument("--n-steps", type=positive, help=f"of the refiner of Grad-TTS and flow matching {own}")
     p.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
 
 
 def speak_settings(arguments: argparse.Namespace, voice: Synthesizer) -> SpeakSettings:
-    """What was typed, and for the rest the voice's own."""
+    """What was typed, and for the rest the voice's own. ValueError for an option that this voice has no part for."""
+    model = voice.config.model
+    if arguments.n_steps is not None and model.refiner.kind == "none":
+        raise ValueError(
+            "--n-steps is of the refiner of Grad-TTS and flow matching, and this voice has none: leave it out"
+        )
+    if arguments.duration_noise_scale is not None and model.duration.kind != "stochastic":
+        kind = model.duration.kind
+        raise ValueError(
+            f"--duration-noise-scale is of stochastic durations, and this voice's are {kind}: leave it out"
+        )
     return voice.speak_settings(
         arguments.seed, arguments.noise_scale, arguments.duration_noise_scale, arguments.n_steps
     )
@@ -159,16 +197,52 @@ def positive(text: str) -> int:
 
 
 def explain(error: Exception) -> str:
-    """Hydra's message about an override, shortened, with the nearest key there is."""
+    """Hydra's message about an override, shortened, with what may have been meant."""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    key = getattr(cause, "full_key", None)
-    text = str(error).split("\n\nSet the environment")[0]
+    key, text = str(getattr(cause, "full_key", None) or ""), str(error).split("\n\nSet the environment")[0]
+    given = next((a.lstrip("+") for a in sys.argv[1:] if re.match(rf"\+*{re.escape(key)}[.=]", a)), key)
+    whole, _, typed = given.partition("=")  # of optimizer.x it is `optimizer` that is missed
     if key and ("is not in struct" in str(cause) or "not in '" in str(cause)):
-        return build.unknown_key(str(key))
+        return build.unknown_key(whole, typed or "...")
+    if key.replace(".", "/") in suggestions.groups() and ("is not a subclass" in str(cause) or "merge" in str(cause)):
+        return f"{key} is a group of settings: type {key.replace('.', '/')}={typed}, with a slash"
+    if "Could not find '" in text and (unknown := _unknown_option()):
+        return unknown
+    if "Ambiguous value" in text:
+        return f"several values need -m: vitslite train -m {' '.join(sys.argv[1:])}"
+    if typed_twice := re.search(r"Could not override '([\w/.]+)'", text):
+        return build.unknown_key(typed_twice[1], typed)
     text = text.split("Config search path")[0]  # where Hydra looked is never the point
     if cause is not error:
         text += f": {str(cause).splitlines()[0]}"
-    if "mismatched input '='" in text:
-        text += "; a value that has a = in it needs quotes: \"KEY='VALUE'\""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return "; ".join(line for line in lines if not line.startswith(("full_key", "object_type", "reference_type")))
+    said = "; ".join(
+        line for line in lines if not line.startswith(("full_key", "object_type", "reference_type", "See"))
+    )
+    return said + _instead(key, typed, str(cause))
+
+
+def _unknown_option() -> str | None:
+    """A line about the first GROUP=OPTION of the command line that there is not."""
+    for group, typed in (a.lstrip("+").split("=", 1) for a in sys.argv[1:] if "=" in a):
+        options = suggestions.groups().get(group, [])
+        if options and typed not in options:
+            near = suggestions.option(typed, options)
+            if group == "data" and "/" in typed:
+                near = f"ljspeech data.root={typed}"
+            meant = f"did you mean {near}? " if near else ""
+            return f"{group}={typed} is unknown: {meant}choose one of {', '.join(options)}"
+    return None
+
+
+def _instead(key: str, typed: str, message: str) -> str:
+    """What to type for a value of another kind than the setting's."""
+    if not typed and key:
+        return f"; give a value: {key}=..."
+    if "Integer" in message and re.fullmatch(r"[\d.]+e\d+", typed) and float(typed).is_integer():
+        return f"; type {key}={int(float(typed))}"
+    if (ends := re.fullmatch(r"(\d+)\.\.(\d+)", typed)) is not None:
+        return f"; for a sweep type -m '{key}=range({ends[1]},{int(ends[2]) + 1})'"
+    if typed.startswith("[") and "list" in message:
+        return f"; for a sweep type -m {key}={typed.strip('[]').replace(' ', '')}, without brackets"
+    return ""

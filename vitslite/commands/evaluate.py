@@ -6,11 +6,13 @@
     vitslite evaluate WAVS --reference CORPUS            wavs of any synthesiser against recordings
     vitslite evaluate RUN --recogniser whisper:base --judge dnsmos,similarity,mos:FOLDER
 
-Leaves evaluation.json, wavs and figures in SOURCE/evaluation/..., prints a table, and adds the figures to the summary
-of the run in W&B. Intervals are of 95 %, over utterances. The same command gives the same figures, but for the speed.
+Leaves a page (index.html), evaluation.json, wavs and figures in SOURCE/evaluation/..., prints a table, and adds the
+figures to the summary of the run in W&B. Intervals are of 95 %, over utterances. The same command gives the same
+figures, but for the speed.
 """
 
 import argparse
+import heapq
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,14 +23,15 @@ from tqdm import tqdm
 
 from vitslite import audio, build, randomness
 from vitslite.commands import console
-from vitslite.evaluation import folder
+from vitslite.config.settings import language
+from vitslite.evaluation import folder, page
 from vitslite.evaluation.judges import Judge, build_judges
 from vitslite.evaluation.result import Evaluation, Scored, collect
 from vitslite.evaluation.scoring import Scorer, table
 from vitslite.evaluation.voice import VoiceEvaluator
 from vitslite.files import write_text
 from vitslite.metrics import recognition
-from vitslite.monitoring import figures, tracking
+from vitslite.monitoring import figures, timelines, tracking
 from vitslite.synthesis import Synthesizer, run_of
 
 
@@ -50,7 +53,8 @@ def evaluate_run(arguments: argparse.Namespace) -> None:
     config, split = voice.config, arguments.split
     if arguments.data_root:
         config.data.root = arguments.data_root
-    recogniser = recognition.build_recogniser(arguments.recogniser, config.data.kind == "demo", config.text.voice)
+    config.data.cache_audio = False  # of all that is looked at, a few clips are read
+    recogniser = recognition.build_recogniser(arguments.recogniser, config.data.kind == "demo", language(config))
     judges = build_judges(arguments.judge)
     corpus = build.corpus(config, voice.frontend)
     everything = getattr(corpus, split)
@@ -66,14 +70,16 @@ def evaluate_run(arguments: argparse.Namespace) -> None:
     evaluation.speed = evaluator.speed()
     conclude(evaluation, output)
     summary = {"step": voice.step, "n_utterances": len(utterances)} | evaluation.headline()
-    tracking.add_summary(config.tracking, run_of(voice.path), {f"{split}/{k}": v for k, v in summary.items()})
+    named = {f"{split}/{k}": v for k, v in summary.items()}
+    lineage = {"corpus": corpus.digest(), "split": split, "checkpoint": voice.path.name, "step": voice.step}
+    tracking.add_evaluation(config.tracking, run_of(voice.path), named, output / "evaluation.json", lineage)
 
 
 def evaluate_texts(arguments: argparse.Namespace) -> None:
     """A trained voice on texts that nobody recorded."""
     voice = Synthesizer(arguments.source, arguments.device)
     is_demo = voice.config.data.kind == "demo"
-    recogniser = recognition.build_recogniser(arguments.recogniser, is_demo, voice.config.text.voice)
+    recogniser = recognition.build_recogniser(arguments.recogniser, is_demo, language(voice.config))
     judges = build_judges(arguments.judge, has_recordings=False)
     if is_demo and arguments.recogniser == "auto":
         print("note: of this voice the recogniser understands only sentences of the demo's grammar")
@@ -112,6 +118,8 @@ def evaluate_folder(arguments: argparse.Namespace) -> None:
 
 def refuse_what_does_not_apply(arguments: argparse.Namespace) -> None:
     """An option that would be ignored is a misunderstanding."""
+    if arguments.texts and not arguments.texts.is_file():
+        raise ValueError(f"--texts {arguments.texts}: no such file; give one with one sentence per line")
     if arguments.reference and (arguments.texts or arguments.data_root):
         raise ValueError("--reference compares wavs with recordings: it goes without --texts and --data-root")
     if arguments.sample_rate and not arguments.reference:
@@ -148,7 +156,7 @@ def make_output(arguments: argparse.Namespace, voice: Synthesizer | None, name: 
     checkpoint = "" if voice is None or voice.path.stem == "best" else f"-{voice.path.stem}"
     output = run_of(voice.path if voice else Path(arguments.source)) / "evaluation" / f"{name}{checkpoint}"
     output.mkdir(parents=True, exist_ok=True)
-    for old in (path for suffix in ("wav", "png", "json") for path in output.glob(f"*.{suffix}")):
+    for old in (path for suffix in ("wav", "png", "json", "html") for path in output.glob(f"*.{suffix}")):
         old.unlink()
     return output
 
@@ -156,15 +164,21 @@ def make_output(arguments: argparse.Namespace, voice: Synthesizer | None, name: 
 def leave_behind(
     scored: Iterator[Scored], total: int, output: Path, n_examples: int, scorer: Scorer
 ) -> Iterator[Scored]:
-    """Pass utterances on; wavs and pictures of the first ones, and a picture of all durations, stay in `output`."""
+    """Pass utterances on; wavs and pictures of the first ones and of as many of those that were heard worst stay in
+    `output`, and a picture of all durations."""
     found, predicted = [], []
+    worst: list[tuple[float, int, Scored]] = []
     for i, x in enumerate(tqdm(scored, total=total, desc="evaluating", unit="utterances", disable=None)):
-        if x.alignment is not None:
-            found.append(x.alignment.durations)
+        if x.view is not None:
+            found.append(x.view.alignment.durations)
             predicted.append(x.predicted)
         if i < n_examples:
             _leave_example(x, output, scorer)
+        elif (rate := page.error_rate(x.measures)) > 0:
+            worst = heapq.nlargest(n_examples, [*worst, (rate, -i, x)])  # no two have one i
         yield x
+    for _, _, x in worst:
+        _leave_example(x, output, scorer)
     if found:
         frame_ms = 1000 * scorer.audio.hop_length / scorer.audio.sample_rate
         figures.durations(output / "durations.png", np.concatenate(found), np.concatenate(predicted), frame_ms)
@@ -187,7 +201,7 @@ def conclude(evaluation: Evaluation, output: Path) -> None:
             print(f"{kind:9} {words}")
     for note in evaluation.notes:
         print(f"note: {note}")
-    print(f"{path}   wavs, pictures: {output}/")
+    print(f"page: {page.write(evaluation, output)}   figures: {path}   wavs, pictures: {output}/")
 
 
 def _leave_example(x: Scored, output: Path, scorer: Scorer) -> None:
@@ -197,15 +211,16 @@ def _leave_example(x: Scored, output: Path, scorer: Scorer) -> None:
         audio.write_wav(output / f"{name}_{kind}.wav", wav, rate)
         heard = f": {x.heard[kind]}" if kind in x.heard else ""
         mels[f"{kind}, {len(wav) / rate:.2f} s{heard}"] = scorer.log_mel(wav)
-    figures.spectrograms(output / f"{name}_spectrograms.png", mels, x.text)
+    timelines.spectrograms(output / f"{name}_spectrograms.png", mels, scorer.audio, x.text)
     if rate > 9000:
-        figures.high_bands(output / f"{name}_high.png", x.wavs, rate, x.text)
-    if x.alignment is not None:
-        figures.alignment(output / f"{name}_alignment.png", title=x.text, **x.alignment._asdict())
+        timelines.high_bands(output / f"{name}_high.png", x.wavs, rate, x.text)
+    if x.view is not None:
+        timelines.alignment(output / f"{name}_alignment.png", x.view.alignment, scorer.audio, x.text)
+        timelines.nats_map(output / f"{name}_nats.png", x.view, scorer.audio, x.text)
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = console.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("source", metavar="SOURCE", help="a run directory, a checkpoint, or (with --reference) wavs")
     p.add_argument("--split", default="test", choices=("test", "validation", "train"))
     p.add_argument("--limit", type=console.positive, default=200, help="at most so many utterances (200)")
@@ -218,7 +233,7 @@ def parser() -> argparse.ArgumentParser:
     judges = "dnsmos, similarity, mos:FOLDER; several parted by commas, or the option again"
     p.add_argument("--judge", action="append", default=[], metavar="NAME", help=judges)
     p.add_argument("--data-root", help="where the corpus lies now, if it has moved")
-    p.add_argument("--examples", type=int, default=5, help="utterances whose wavs and pictures are kept")
+    p.add_argument("--examples", type=int, default=5, help="keep wavs and pictures of the first 5 and the 5 worst")
     console.add_speaking(p)
     p.add_argument("--threads", type=console.positive, help="CPU threads; default: all cores")
     p.add_argument("-o", "--output", type=Path)

@@ -11,7 +11,7 @@ from vitslite.config import remarks
 from vitslite.datasets.corpus import Corpus
 from vitslite.metrics import catalogue
 from vitslite.monitoring.observer import RunObserver
-from vitslite.runs import Row, read_rows
+from vitslite.runs import PAGE, Row, finished_step, read_rows
 from vitslite.training.trainer import Trainer
 
 
@@ -49,11 +49,14 @@ def conclude(config: build.Config, trainer: Trainer, observer: RunObserver) -> N
     """Where everything is, or how to go on."""
     tracker, run_dir, done = observer.tracker, observer.tracker.run_dir, trainer.completed_steps
     if trainer.interrupted:
-        console.exit_codes.append(console.EXIT_INTERRUPTED)
+        console.exit_codes.append(console.EXIT_TERMINATED if trainer.terminated else console.EXIT_INTERRUPTED)
     if not distributed.is_main():
         return
     if done < config.trainer.steps:
         print(f"stopped after step {done} of {config.trainer.steps}; the same command goes on from there")
+    failures = trainer.looks.failures
+    if failures:
+        print(f"{len(failures)} looks failed, nothing of what was trained is missing; the first: {failures[0]}")
     say_headline(tracker.rows())
     words = observer.verdict(config.model)
     if words is not None:
@@ -64,8 +67,9 @@ def conclude(config: build.Config, trainer: Trainer, observer: RunObserver) -> N
     print(
         f"wavs, plots:  {f'{samples}/' if samples else 'none yet'}   {f'curves: {curves}' if curves.exists() else ''}"
     )
-    if (run_dir / "samples.html").exists():
-        print(f"listen:       {run_dir / 'samples.html'} (the samples of all steps on one page)")
+    if (run_dir / PAGE).exists():
+        observer.show(is_live=False)
+        print(f"page:         {run_dir / PAGE} (verdict, voices, curves)")
     print(f"metrics:      {tracker.metrics_path}   settings: {run_dir / 'config.yaml'}")
     print(tracker.place, flush=True)
 
@@ -73,7 +77,11 @@ def conclude(config: build.Config, trainer: Trainer, observer: RunObserver) -> N
 def say_trained(config: build.Config) -> None:
     """That there is nothing to do, and what came of the run."""
     if distributed.is_main():
-        print(f"run {config.name} is trained already, {config.trainer.steps} steps, in {config.run_dir}/")
+        done = finished_step(config.directory)
+        print(
+            f"run {config.name} is trained already, {done} steps, in {config.run_dir}/; another begins with name=..., "
+            "seed=... or other settings"
+        )
         say_headline(read_rows(config.directory))
 
 

@@ -7,8 +7,10 @@ from vitslite import build, distributed
 from vitslite.commands import console, messages
 from vitslite.config import naming, remarks
 from vitslite.config.settings import Config
+from vitslite.experiments import atlas
 from vitslite.files import shipped
 from vitslite.monitoring.observer import RunObserver
+from vitslite.training.progress import busy
 from vitslite.training.trainer import Trainer
 
 build.register_schema()
@@ -18,7 +20,8 @@ def train(config: Config, overrides: list[str]) -> Trainer:
     """One run, from its settings and the overrides they came from."""
     with distributed.session(config.trainer.device, config.threads) as device:
         start = build.warm_start(config)  # another voice to begin from, or None
-        corpus = build.corpus(config)  # recordings, and text -> token ids
+        with busy("reading the corpus"):
+            corpus = build.corpus(config)  # recordings, and text -> token ids
         data = build.data(config, corpus)  # step -> Batch
         model = build.model(config, corpus.frontend.n_symbols)  # Batch -> Outputs
         build.start_from_data(model, data)  # where the flow is Glow's
@@ -30,9 +33,10 @@ def train(config: Config, overrides: list[str]) -> Trainer:
         with build.run_directory(config) as run_dir:  # locked for this process
             checkpoints = build.checkpoints(config, corpus, device, taken)
             build.write_settings(config, corpus)
-            with build.tracker(config, run_dir, overrides) as tracker:
-                wrong = remarks.wrong_on_purpose(config)
-                observer = RunObserver(data, objective, recogniser, config.synthesis, tracker, device, wrong)
+            notes = atlas.notes(overrides)  # question and prediction of the experiment, or None
+            with build.tracker(config, run_dir, overrides, corpus, notes) as tracker:
+                wrong, by_design = remarks.wrong_on_purpose(config), remarks.no_kl_by_design(config)
+                observer = RunObserver(data, objective, recogniser, config.synthesis, tracker, device, wrong, by_design)
                 trainer = Trainer(config.trainer, model, discriminator, objective, data, observer, checkpoints, device)
                 trainer.fit()
         messages.conclude(config, trainer, observer)

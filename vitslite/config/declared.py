@@ -18,6 +18,17 @@ from typing import Any
 RANGES = {"above": operator.gt, "at_least": operator.ge, "below": operator.lt, "at_most": operator.le}
 
 
+def settled(stored: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The settings that a file holds, where `${oc.env:...}` would ask for what its author must not know: ValueError."""
+    for name, value in stored.items():
+        key = f"{prefix}.{name}".lstrip(".")
+        if isinstance(value, dict):
+            settled(value, key)
+        elif "${" in f"{key}{value}":
+            raise ValueError(f"{key}={value}: the settings of a stored run hold values alone, nothing to be worked out")
+    return stored
+
+
 def check(settings: Any, prefix: str = "") -> None:
     """ValueError, in one line, for the first value that its field does not allow. `prefix`: the key of `settings`."""
     for field in dataclasses.fields(settings):

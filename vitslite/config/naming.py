@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -29,6 +30,33 @@ def swept_overrides(arguments: list[str]) -> list[str] | None:
     return [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
 
 
+def readable(arguments: list[str]) -> list[str]:
+    """A command line as Hydra can read it: ~/ is the home, and a value that its grammar refuses is quoted.
+
+    That is so for folders with brackets, umlauts, a = in them; a value in quotes or brackets is left as it was typed.
+    """
+    return [_quoted(a) if "=" in a and not a.startswith("-") else a for a in arguments]
+
+
+def _quoted(argument: str) -> str:
+    key, _, value = argument.partition("=")
+    if value.startswith("~/"):
+        value = str(Path(value).expanduser())
+    plain = f"{key}={value}"
+    if value[:1] in "\"'[{$" and value[:1] or _parses(plain):
+        return plain
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{escaped}'" if _parses(f"{key}='{escaped}'") else plain
+
+
+def _parses(argument: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return False
+    return True
+
+
 def place(cfg: Mapping[str, Any], overrides: list[str]) -> tuple[str, str]:
     """The name of a run and its directory, from its configuration, which may be wrong elsewhere."""
     name = cfg.get("name") or run_name(overrides)
@@ -38,14 +66,21 @@ def place(cfg: Mapping[str, Any], overrides: list[str]) -> tuple[str, str]:
 def run_name(overrides: list[str]) -> str:
     """A name for the run from what was typed: the same command finds its run again, another gets another.
 
-    Settings that may change within a run (identity.FREE_SETTINGS) and its own name do not count.
+    Settings that may change within a run (identity.FREE_SETTINGS) and its own name do not count. Of `data.root` the
+    folder's own name does: a corpus may move, another one is another run.
     """
     parts = [o.lstrip("+~") for o in overrides]
-    parts = [p for p in parts if not is_free(p.split("=")[0]) and not p.startswith("hydra")]
+    roots = [f"data.root={_folder_name(p.split('=', 1)[1])}" for p in parts if p.startswith("data.root=")]
+    parts = roots + [p for p in parts if not is_free(p.split("=")[0]) and not p.startswith("hydra")]
     experiment = next((p.removeprefix("experiment=") for p in parts if p.startswith("experiment=")), "demo")
     others = sorted(p for p in parts if not p.startswith("experiment="))
     name = slug("-".join([experiment, *others]))
     return name if len(name) <= 100 else with_hash(name, 90, name)
+
+
+def _folder_name(root: str) -> str:
+    """`/data/LJSpeech-1.1/`, as it was typed, with or without quotes -> `LJSpeech-1.1`."""
+    return Path(root.strip("'\"")).expanduser().absolute().name
 
 
 def group_name(overrides: list[str]) -> str:

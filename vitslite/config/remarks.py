@@ -6,7 +6,7 @@ said because two equal runs would otherwise look like a finding.
 
 from collections.abc import Iterator
 
-from vitslite.config.settings import Config
+from vitslite.config.settings import Config, language
 from vitslite.model.alignment import SEARCHES
 from vitslite.model.flows import VOLUME_PRESERVING
 from vitslite.objectives.objective import ObjectiveSettings
@@ -83,6 +83,13 @@ def departures(config: Config) -> Iterator[str]:
         yield f"objective.regulariser.balance=channels: loss/kl is a weighted sum{while_}; kl/half_analytic is the KL"
     if regulariser.free_bits:
         yield f"objective.regulariser.free_bits={regulariser.free_bits}: loss/kl is at least that per channel"
+    if config.validation.recogniser == "auto" and config.validation.n_heard and not language(config):
+        yield "text=characters does not say the language: nobody listens; English: validation.recogniser=pocketsphinx"
+
+
+def no_kl_by_design(config: Config) -> list[str]:
+    """Those of the two above after which loss/kl is expected to be another number than the KL."""
+    return [*wrong_on_purpose(config), *(line for line in departures(config) if "loss/kl" in line)]
 
 
 def without_effect(config: Config) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vitslite import runs
 from vitslite.audio import AudioSettings
 from vitslite.datasets.corpus import DataSettings
 from vitslite.model.discriminators import DiscriminatorSettings
@@ -43,3 +44,17 @@ class Config:
     def directory(self) -> Path:
         assert self.run_dir is not None, "build.parse sets it"
         return Path(self.run_dir)
+
+
+def language(config: Config) -> str:
+    """What is spoken, as espeak-ng calls it; "" where characters do not say."""
+    says = config.text.frontend == "phonemes" or config.data.kind == "demo" or config.text.voice != TextSettings.voice
+    return config.text.voice if says else ""
+
+
+def reading_version(config: Config, overrides: list[str]) -> int:
+    """text.version of the run that goes on in this directory, unless it is typed; of a new one that of the settings."""
+    stored = runs.stored_config(config.directory)
+    if stored is None or any(o.lstrip("+").startswith("text.version=") for o in overrides):
+        return config.text.version
+    return stored.get("text", {}).get("version", TextSettings.version)

@@ -1,4 +1,4 @@
-"""Audio cache: all training clips in one file, decoded, resampled and scaled once, then memory-mapped by every process.
+"""Audio cache: the clips of a corpus in one file, decoded, resampled and scaled once, memory-mapped by every process.
 
 `audio-<digest>.npy` holds the int16 samples of all clips, one after another, as `ClipReader` gives them. The digest
 covers all that they depend on, so other clips or settings have a file of their own. It appears whole or not at all.
@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,37 +23,36 @@ from jaxtyping import Int16
 from tqdm import tqdm
 
 from vitslite import distributed
-from vitslite.datasets.collate import ClipReader
-from vitslite.datasets.corpus import Utterance
+from vitslite.datasets.clips import Clip, ClipReader
 from vitslite.files import in_turn, replacing
 
-_VERSION = 1  # of the recipe: raise it when the same clips and settings give other samples
-_QUIET_SECONDS = 2  # a bar appears only where it takes longer
+_VERSION = 2  # of the recipe: raise it when the same clips and settings give other samples
+QUIET_SECONDS = 2  # a bar appears only where it takes longer
 
 
 class CachedClips:
-    """Utterance -> its int16 samples [n_frames * hop_length], read-only, from the file. Pickles as the file's path."""
+    """Clip -> its int16 samples [n_frames * hop_length], read-only, from the file. Pickles as the file's path."""
 
-    def __init__(self, path: Path, utterances: list[Utterance], hop_length: int):
+    def __init__(self, path: Path, utterances: Sequence[Clip], hop_length: int):
         self.path = path
         ends = np.cumsum([u.n_frames * hop_length for u in utterances]).tolist()
         self.ranges = {u.id: bounds for u, bounds in zip(utterances, pairwise([0, *ends]), strict=True)}
         self.n_samples = ends[-1]
         self._samples: np.ndarray | None = None
 
-    def __call__(self, utterance: Utterance) -> Int16[np.ndarray, " S"]:
+    def __call__(self, clip: Clip) -> Int16[np.ndarray, " S"]:
         if self._samples is None:
             self._samples = map_samples(self.path, self.n_samples)
         if self._samples is None:
             raise ValueError(f"{self.path}: removed or damaged since the start: start again, and it is made again")
-        start, end = self.ranges[utterance.id]
+        start, end = self.ranges[clip.id]
         return self._samples[start:end]
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_samples": None}  # a mapping would travel as all the samples
 
 
-def cached_clips(utterances: list[Utterance], read: ClipReader, folder: Path) -> CachedClips:
+def cached_clips(utterances: Sequence[Clip], read: ClipReader, folder: Path) -> CachedClips:
     """The file of these clips in `folder`, made if it is not there or damaged; a file that is there is only read.
 
     Of several processes that want the same file, one makes it and the others wait. ValueError: a clip cannot be read,
@@ -74,7 +73,7 @@ def cached_clips(utterances: list[Utterance], read: ClipReader, folder: Path) ->
     return clips
 
 
-def digest(utterances: list[Utterance], read: ClipReader) -> str:
+def digest(utterances: Sequence[Clip], read: ClipReader) -> str:
     """A hash of all that the samples depend on: the recipe, the settings, and which clips, by path, size and time."""
     parts: list[Any] = [_VERSION, read.sample_rate, read.hop_length]
     for u in utterances:
@@ -95,7 +94,7 @@ def map_samples(path: Path, n_samples: int) -> Int16[np.ndarray, " S"] | None:
     return samples if samples.dtype == np.int16 and samples.shape == (n_samples,) else None
 
 
-def _make(path: Path, utterances: list[Utterance], read: ClipReader, n_samples: int) -> None:
+def _make(path: Path, utterances: Sequence[Clip], read: ClipReader, n_samples: int) -> None:
     """Write beside the target and rename; whatever happens in between leaves nothing."""
     for leftover in path.parent.glob(f"{path.name}.tmp.*"):  # of a process that was killed
         leftover.unlink()
@@ -107,7 +106,7 @@ def _make(path: Path, utterances: list[Utterance], read: ClipReader, n_samples: 
     # Written, not mapped: where the disk is full, a write is an error and a mapping the end of the process.
     with _exit_on_sigterm(), replacing(path) as unfinished, open(unfinished, "wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
-        for u in tqdm(utterances, desc="decoding", unit="clips", delay=_QUIET_SECONDS, disable=None):
+        for u in tqdm(utterances, desc="decoding", unit="clips", delay=QUIET_SECONDS, disable=None):
             file.write(read(u).tobytes())
         file.flush()
         os.fsync(file.fileno())

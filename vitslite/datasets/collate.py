@@ -5,26 +5,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from vitslite.audio import read_wav, to_int16
 from vitslite.datasets.corpus import Utterance
 from vitslite.datasets.onsets import durations_from_onsets
-
-
-class ClipReader:
-    """Utterance -> its int16 samples [n_frames * hop_length] at its level, from the clip's own file each time."""
-
-    def __init__(self, sample_rate: int, hop_length: int):
-        self.sample_rate, self.hop_length = sample_rate, hop_length
-
-    def __call__(self, utterance: Utterance) -> np.ndarray:
-        n_samples = utterance.n_frames * self.hop_length
-        clip = read_wav(utterance.path, self.sample_rate)[:n_samples]
-        if len(clip) < n_samples:
-            raise ValueError(f"{utterance.path}: changed since the start: {len(clip)} samples, {n_samples} expected")
-        loudest = np.abs(clip.astype(np.int32)).max()
-        if utterance.peak is None or loudest == 0:
-            return clip
-        return to_int16(clip * (utterance.peak / loudest))
 
 
 def collate(

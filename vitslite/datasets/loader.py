@@ -4,15 +4,15 @@ import itertools
 import signal
 from collections.abc import Generator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from vitslite import randomness
 from vitslite.audio import AudioSettings, Features
-from vitslite.datasets.audio_cache import cached_clips
-from vitslite.datasets.collate import ClipReader, collate
+from vitslite.datasets.audio_cache import CachedClips
+from vitslite.datasets.clips import ClipReader
+from vitslite.datasets.collate import collate
 from vitslite.datasets.corpus import Corpus, DataSettings, Utterance
 from vitslite.datasets.sampler import Sampler
 from vitslite.tensors import Batch
@@ -23,8 +23,8 @@ _GRACE_SECONDS = 20  # how long a worker outlives a SIGTERM sent to the process 
 class Loader:
     """Batches of one rank. The batch of a step depends on (seed, step, rank) only; `data.n_workers` changes nothing.
 
-    Clips come from one file in the folder `cache` (audio_cache.py), which is made now if it is not there; without
-    `cache` from their own files. ValueError: fewer clips than a batch has, or the file cannot be made.
+    Clips come from the one file of `clips` (audio_cache.py), or else from their own. ValueError: fewer clips than a
+    batch has.
     """
 
     def __init__(
@@ -36,13 +36,12 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
         pin_memory: bool = False,
-        cache: Path | None = None,
+        clips: CachedClips | None = None,
     ):
         self.utterances, self.data, self.hop_length, self.seed = utterances, data, audio.hop_length, seed
         self.sampler = Sampler([u.n_frames for u in utterances], data.batch_size, seed, rank, world_size)
         self.pin_memory = pin_memory
-        read = ClipReader(audio.sample_rate, audio.hop_length)
-        self.clip = read if cache is None else cached_clips(utterances, read, cache)
+        self.clip = clips or ClipReader(audio.sample_rate, audio.hop_length)
 
     def batches(self, first_step: int, accumulate: int = 1) -> Generator[list[Batch]]:
         """Steps first_step, first_step + 1, ... without end; each is a list of `accumulate` micro-batches.
@@ -61,7 +60,7 @@ class Loader:
         iterator = iter(loader)
         try:
             for parts in iterator:
-                if isinstance(parts, ValueError):
+                if isinstance(parts, ValueError | OSError):
                     raise parts
                 yield [Batch(**fields) for fields in parts]
         finally:
@@ -74,13 +73,25 @@ class Loader:
         keys = [randomness.key(self.seed, step, u.id) for u in chosen]
         return collate(chosen, clips, keys, step, self.hop_length, self.data.pad_multiple)
 
+    def singles(self, step: int, n: int) -> list[Batch]:
+        """n training utterances, or all, drawn for a step whatever its batch; each alone, with its noise there."""
+        key = torch.tensor([randomness.key(self.seed, "singles", step)])
+        order = randomness.bits(key, "utterances", len(self.utterances))[0].argsort(stable=True)
+        chosen = [self.utterances[i] for i in order[:n].tolist()]
+        settings = step, self.hop_length, self.data.pad_multiple
+        return [
+            Batch(**collate([u], [self.clip(u)], [randomness.key(self.seed, step, u.id)], *settings)) for u in chosen
+        ]
 
-def fixed_batches(utterances: list[Utterance], batch_size: int, audio: AudioSettings, seed: int) -> list[Batch]:
+
+def fixed_batches(
+    utterances: list[Utterance], batch_size: int, audio: AudioSettings, seed: int, clips: CachedClips | None = None
+) -> list[Batch]:
     """All `utterances` once, in order of length, for validation. The step is 0.
 
     The key of an utterance never changes, so differences between two validations are the model's.
     """
-    read = ClipReader(audio.sample_rate, audio.hop_length)
+    read = clips or ClipReader(audio.sample_rate, audio.hop_length)
     ordered = sorted(utterances, key=lambda u: (u.n_frames, u.id))
     batches = []
     for start in range(0, len(ordered), batch_size):
@@ -96,17 +107,18 @@ class _Steps(Dataset):
     def __init__(self, loader: Loader, accumulate: int):
         self.loader, self.accumulate = loader, accumulate
 
-    def __getitem__(self, step: int) -> list[dict] | ValueError:
+    def __getitem__(self, step: int) -> list[dict] | ValueError | OSError:
         try:
             return [self.loader.make(step, part, self.accumulate) for part in range(self.accumulate)]
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             return error
 
 
 def _start_worker(worker: int) -> None:
     """Ctrl-C is for the trainer to answer. After a SIGTERM to the whole group, workers serve its last step."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_SECONDS))
+    if hasattr(signal, "alarm"):  # elsewhere there is no SIGTERM to a group, either
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_SECONDS))
 
 
 @dataclass(frozen=True)

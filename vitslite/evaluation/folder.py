@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vitslite.audio import AudioSettings, duration_info, read_wav
+from vitslite.audio import AudioSettings, read_wav
+from vitslite.audio_files import duration_info
 from vitslite.datasets.metadata import Skipped, read_metadata
 from vitslite.evaluation.result import Scored
 from vitslite.evaluation.scoring import Scorer
@@ -126,7 +127,8 @@ def read_texts(path: Path, frontend: Frontend) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"--texts {path}: cannot be read as UTF-8 text ({error})") from error
+        fault = error.strerror if isinstance(error, OSError) and error.strerror else f"not UTF-8 text ({error})"
+        raise ValueError(f"--texts {path}: {fault.lower()}; give a file with one sentence per line") from error
     texts = []
     for number, line in enumerate(lines, 1):
         if not line.strip():

@@ -2,24 +2,14 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from vitslite.evaluation.scoring import MEASURES, Estimate, Measure, Ratio, Scorer, estimate_median, summarise
+from vitslite.monitoring.views import View
 
 MODEL = "model"  # the column of what is measured on the model and not on a recording
-
-
-class Alignment(NamedTuple):
-    """What figures.alignment shows: the search's scores and path, and onsets known from elsewhere (token, frame)."""
-
-    log_lik: Float[np.ndarray, "L T"]
-    durations: Int[np.ndarray, " L"]
-    symbols: list[str]
-    onsets: list[tuple[int, float]] | None
-    onsets_label: str
 
 
 @dataclass
@@ -33,7 +23,7 @@ class Scored:
     measures: dict[str, dict[str, Ratio]]
     pooled: dict[str, Float[np.ndarray, " _"]] = field(default_factory=dict)  # of the model: for medians over the set
     predicted: Int[np.ndarray, " L"] | None = None  # frames per token when spoken
-    alignment: Alignment | None = None  # of the recording
+    view: View | None = None  # of the recording: its spectrogram, where its KL is, the alignment
 
 
 @dataclass

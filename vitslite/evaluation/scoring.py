@@ -52,8 +52,11 @@ MEASURES = {
     "rms_db": Measure("level", "dBFS"),
     "clipped": Measure("clipped samples", "fraction"),
     "silent": Measure("silent frames", "fraction"),
-    "kl": Measure("KL", "nats/frame"),
+    "kl": Measure("KL on the path found", "nats/frame"),
+    "kl_over_paths": Measure("KL over all paths", "nats/frame"),
+    "hindsight": Measure("KL that the search gains by hindsight", "nats/frame"),
     "nll": Measure("-log p(log-mel | text)", "nats/frame"),
+    "nll_over_paths": Measure("the same over all paths", "nats/frame"),
     "duration_error": Measure("duration, spoken against found, per token", "ms"),
     "alignment_error": Measure("phoneme onsets, mean error", "ms"),
     "alignment_median": Measure("phoneme onsets, median error", "ms"),
@@ -206,16 +209,21 @@ def table(
     columns: dict[str, dict[str, Estimate]], measures: Mapping[str, Measure] = MEASURES, style: str = "plain"
 ) -> str:
     """The estimates as lines of text, in a style of tabulate: a row per measure, a column per kind of recording."""
+    return tabulate([["", *columns], *table_rows(columns, measures)], "firstrow", tablefmt=style, disable_numparse=True)
+
+
+def table_rows(columns: dict[str, dict[str, Estimate]], measures: Mapping[str, Measure] = MEASURES) -> list[list[str]]:
+    """The cells of `table`: the measure with its unit, then each column's figure."""
     n_most = max(x.n for column in columns.values() for x in column.values())
-    rows = [["", *columns]]
+    rows = []
     for name, (label, unit) in measures.items():
         if any(name in column for column in columns.values()):
-            cells = [_cell(column.get(name), unit == "fraction", n_most) for column in columns.values()]
+            cells = [in_words(column.get(name), unit == "fraction", n_most) for column in columns.values()]
             rows.append([f"{label}, {'%' if unit == 'fraction' else unit}", *cells])
-    return tabulate(rows, "firstrow", tablefmt=style, disable_numparse=True)
+    return rows
 
 
-def _cell(x: Estimate | None, is_fraction: bool, n_most: int) -> str:
+def in_words(x: Estimate | None, is_fraction: bool, n_most: int) -> str:
     """The value, its interval, and of how many utterances where it is not of all."""
     if x is None:
         return NOT_MEASURED

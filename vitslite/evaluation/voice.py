@@ -11,9 +11,9 @@ predicted durations cost.
 """
 
 import contextlib
+import sys
 import time
 from collections.abc import Iterator, Sequence
-from resource import RUSAGE_SELF, getrusage
 
 import numpy as np
 import torch
@@ -26,14 +26,16 @@ from vitslite.datasets.corpus import Utterance
 from vitslite.datasets.loader import fixed_batches
 from vitslite.evaluation.griffin_lim import GriffinLim
 from vitslite.evaluation.judges import Judge
-from vitslite.evaluation.result import MODEL, Alignment, Scored
+from vitslite.evaluation.result import MODEL, Scored
 from vitslite.evaluation.scoring import Ratio, Scorer
 from vitslite.metrics.acoustics import log_mel_l1
 from vitslite.metrics.alignment import onset_errors
+from vitslite.metrics.over_paths import utterance_sums
 from vitslite.metrics.recognisers import NotInstalledError
 from vitslite.metrics.recognition import Recogniser, WordAligner
-from vitslite.model import alignment
+from vitslite.model.alignment import SEARCHES
 from vitslite.model.synthesis import Synthesis
+from vitslite.monitoring.views import View, views
 from vitslite.objectives import kl
 from vitslite.synthesis import SpeakSettings, Synthesizer
 from vitslite.tensors import Batch, Outputs
@@ -79,7 +81,7 @@ class VoiceEvaluator:
         The peak is of the whole process (of the GPU, where one is used), the evaluation included.
         """
         on_gpu = self.voice.device.type == "cuda"
-        memory = torch.cuda.max_memory_allocated() if on_gpu else 1024 * getrusage(RUSAGE_SELF).ru_maxrss
+        memory = torch.cuda.max_memory_allocated() if on_gpu else _peak_bytes()
         return {
             "real_time_factor": self.seconds / max(self.audio_seconds, 1e-9),
             "peak_memory_mb": memory / 1e6,
@@ -114,7 +116,7 @@ class VoiceEvaluator:
             measures,
             pooled,
             predicted=spoken.durations[0].cpu().numpy(),
-            alignment=self._alignment(utterance, outputs, words),
+            view=self._view(utterance, batch, outputs, words),
         )
 
     def _timed_speech(self, batch: Batch, seed: int) -> Synthesis:
@@ -144,6 +146,7 @@ class VoiceEvaluator:
         name, estimator = ("kl", kl.half_analytic) if x.posterior else ("nll", kl.likelihood)
         ratios = {
             name: ((estimator(x) * x.mask).sum().item(), x.mask.sum().item()),
+            **self._over_paths(outputs, batch),
             "duration_error": ((predicted - durations).abs().sum().item() * frame_ms, n_tokens),
         }
         pooled = {}
@@ -159,6 +162,14 @@ class VoiceEvaluator:
             ratios["word_onset_uniform_error"] = (self._onset_errors(even, words).sum().item(), len(words))
         return ratios, pooled
 
+    def _over_paths(self, outputs: Outputs, batch: Batch) -> dict[str, Ratio]:
+        """The figures that do not depend on one path (metrics/over_paths.py), and what a search gains by its own."""
+        sums = {name: values.item() for name, values in utterance_sums(outputs, batch.token_lengths).items()}
+        names = {"over_paths": "kl_over_paths", "nll_over_paths": "nll_over_paths"}
+        if self.voice.config.model.alignment.kind in SEARCHES:
+            names["hindsight"] = "hindsight"
+        return {name: (sums[of], sums["frames"]) for of, name in names.items() if of in sums}
+
     def _onset_errors(self, durations: Int[Tensor, " L"] | Float[Tensor, " L"], onsets: Onsets) -> np.ndarray:
         blanks = self.frontend.settings.blanks
         return onset_errors(durations, onsets, self.audio.hop_length, self.audio.sample_rate, blanks)
@@ -173,14 +184,21 @@ class VoiceEvaluator:
             return None
         return [(token, round(s * self.audio.sample_rate)) for token, s in zip(tokens, seconds, strict=True)]
 
-    def _alignment(self, utterance: Utterance, outputs: Outputs, words: Onsets | None) -> Alignment:
-        log_lik = alignment.log_likelihood(outputs.latents.z_p, outputs.p_text)[0].float().cpu().numpy()
+    def _view(self, utterance: Utterance, batch: Batch, outputs: Outputs, words: Onsets | None) -> View:
         known = utterance.onsets or words
         onsets = [(token, sample / self.audio.hop_length) for token, sample in known or []]
-        symbols = self.frontend.names(utterance.tokens)
         label = "true onsets" if utterance.onsets else "words, by forced alignment"
-        return Alignment(log_lik, outputs.durations[0].cpu().numpy(), symbols, onsets, label)
+        return views(outputs, batch, [self.frontend.names(utterance.tokens)], [onsets], label)[0]
 
 
 def _samples(audio: Float[Tensor, "1 1 S"]) -> Float[np.ndarray, " S"]:
     return audio[0, 0].float().cpu().numpy()
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process has held; 0 where the system does not say."""
+    try:
+        from resource import RUSAGE_SELF, getrusage  # not on Windows
+    except ImportError:
+        return 0
+    return getrusage(RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

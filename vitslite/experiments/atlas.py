@@ -7,15 +7,16 @@ runs are read from their directories (config.yaml, metrics.jsonl). scripts/make_
 import datetime
 import re
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from vitslite.config import naming
-from vitslite.experiments import sources
+from vitslite.experiments import plane, sources
 from vitslite.experiments.sources import RunLog
 from vitslite.experiments.tables import Cell, as_markdown
 from vitslite.experiments.variants import Variant
-from vitslite.files import write_text
+from vitslite.files import shipped, write_text
 from vitslite.metrics.statistics import cell
 from vitslite.runs import is_done, planned_steps
 
@@ -81,6 +82,12 @@ def read(path: Path) -> Experiment:
     return experiment
 
 
+def question(path: Path) -> tuple[str, str] | None:
+    """Question and prediction of a file of the atlas; None of another."""
+    fields = _fields(path)
+    return (fields["Question"][0], fields["Expected"][0]) if {"Question", "Expected"} <= fields.keys() else None
+
+
 def _fields(path: Path) -> dict[str, list[str]]:
     """The `# Name: text` lines of a head comment; lines indented by three spaces and more go on with the one before."""
     fields: dict[str, list[str]] = {}
@@ -105,6 +112,21 @@ def _keys(path: Path, field: str, text: str) -> tuple[str, ...]:
     if wrong:
         raise ValueError(f"{path}: {field}: {wrong[0]!r} is no key; list keys of metrics.jsonl, separated by commas")
     return keys
+
+
+def notes(overrides: list[str]) -> str | None:
+    """Question and prediction of the experiment that a run is of, as notes on it; None where it has none."""
+    name = next((o.removeprefix("experiment=") for o in overrides if o.startswith("experiment=")), None)
+    path = shipped("configs") / "experiment" / f"{name}.yaml"
+    found = question(path) if path.is_file() else None
+    return f"Question: {found[0]}\n\nExpected: {found[1]}" if found else None
+
+
+def of_runs(names: Iterable[str]) -> Experiment | None:
+    """The experiment of the atlas that runs of these names are all of."""
+    found = {name.split("-")[0] for name in names}
+    path = shipped("configs") / "experiment" / f"{found.pop()}.yaml" if len(found) == 1 else None
+    return read(path) if path and path.is_file() and question(path) else None
 
 
 def runs_of(experiment: Experiment) -> list[Run]:
@@ -156,6 +178,23 @@ def block(
         _unfinished(variants),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def front(path: Path, experiments: list[Experiment], runs_dir: Path) -> Path | None:
+    """The picture at the front: the end of every run on the rate-distortion plane, a look per question.
+
+    None, and no file, where no run has a KL.
+    """
+    asked = [Variant(experiment.name, {}, _named(variants_of(experiment, runs_dir))) for experiment in experiments]
+    found = plane.plane(asked)
+    if found is None:
+        return None
+    ends = {i: [run._replace(trajectory=run.trajectory[-1:]) for run in runs] for i, runs in found.runs.items()}
+    return plane.as_png(path, found._replace(runs=ends), [variant.label for variant in asked])
+
+
+def _named(variants: list[Variant]) -> dict[str, RunLog]:
+    return {f"{v.label} {seed}": run for v in variants for seed, run in v.runs.items() if run.rows}
 
 
 def write_section(path: Path, experiment: Experiment, content: str) -> None:

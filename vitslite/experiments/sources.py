@@ -8,11 +8,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from vitslite import runs
-from vitslite.config.identity import flatten, is_free
+from vitslite.config.identity import flatten, is_free, unflatten
 from vitslite.experiments import wandb_runs
 from vitslite.metrics.catalogue import best_values
 from vitslite.runs import Points, Row, last_values, points, read_rows
 
+GROUPS = ("text", "data", "audio", "model", "synthesis", "objective", "discriminator", "trainer", "validation")
 NAMES = ("seed", "name", "run_dir", "variant", "tracking", "version", "commit")  # these tell runs apart, not variants
 # Free to change within a run, and yet other figures come of it.
 MATTERS = (
@@ -48,6 +49,18 @@ class RunLog:
     def settings(self) -> dict[str, Any]:
         """Those that make it the variant that it is."""
         return {k: v for k, v in self.config.items() if k in MATTERS or k.split(".")[0] not in NAMES and not is_free(k)}
+
+    @cached_property
+    def wrong(self) -> list[str] | None:
+        """Why its loss is wrong on purpose (config/remarks.py), [] where it is sound; None of unreadable settings."""
+        from vitslite import build  # here: they import the models
+        from vitslite.config import remarks
+
+        nested = unflatten({key: value for key, value in self.config.items() if key.split(".")[0] in GROUPS})
+        try:
+            return remarks.wrong_on_purpose(build.parse(nested, []))
+        except ValueError:
+            return None
 
     @property
     def unfinished(self) -> str | None:

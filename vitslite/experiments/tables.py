@@ -11,8 +11,9 @@ from urllib.parse import quote
 
 from tabulate import tabulate
 
+from vitslite.experiments.quantities import Difference, apart, difference, differences
 from vitslite.experiments.sources import RunLog
-from vitslite.experiments.variants import MISSING, Comparison, Variant, curve, differences, logged_keys, typed
+from vitslite.experiments.variants import MISSING, Comparison, Variant, curve, logged_keys, typed
 from vitslite.metrics import catalogue
 from vitslite.metrics.statistics import difference_in_words, half_interval, plus_minus, significant
 from vitslite.monitoring import panels
@@ -33,6 +34,15 @@ CHOSEN = (
 )
 
 
+class Bar(NamedTuple):
+    """A line of a forest plot: per cent of its width, 0 at 50; better, worse, higher, lower, or open: not resolved."""
+
+    low: float
+    value: float
+    high: float
+    effect: str
+
+
 class Cell(NamedTuple):
     """`value` is what one sorts by: a number, or else the text."""
 
@@ -43,6 +53,7 @@ class Cell(NamedTuple):
     link: str = ""
     is_code: bool = False
     variant: int | None = None  # by number, of a column or a row that is one's
+    bar: Bar | None = None
 
     @property
     def sort_key(self) -> str | None:
@@ -53,12 +64,13 @@ class Cell(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A row is of the variant of its first cell."""
+    """A row is of the variant of its cell number `of`."""
 
     title: str
     about: str
     header: list[Cell]
     rows: list[list[Cell]]
+    of: int = 0
 
 
 def tables(c: Comparison, output: Path) -> dict[str, Table]:
@@ -89,26 +101,51 @@ def _figures(c: Comparison, title: str, about: str, keys: list[str], best: bool)
     speeds = [] if best else _speeds(c)
     rows = []
     for i, v in enumerate(c.variants):
-        values = [list(v.values(key, best).values()) for key in keys]
-        values += [[run.speed()[name] for run in v.runs.values() if name in run.speed()] for name in speeds]
         n = len(v.runs)
+        figures = [_mean(list(v.values(key, best).values()), n) for key in keys]
+        for j, key in enumerate(keys):
+            first = next((w for w in (c.baseline, *c.variants) if w.values(key)), v)
+            if figures[j].value is not None and apart(key, v.settings, first.settings):
+                figures[j] = figures[j]._replace(value=None, note="another quantity")  # so it has no rank
+        rates = [[run.speed()[name] for run in v.runs.values() if name in run.speed()] for name in speeds]
         seeds = Cell(str(n) if n > 1 else "1 seed: no interval", n)
-        rows.append([_label(v, i), seeds, *(_mean(found, n) for found in values)])
+        rows.append([_label(v, i), seeds, *figures, *(_mean(found, n) for found in rates)])
     header = [Cell("variant"), Cell("seeds"), *map(_key, keys), *map(Cell, speeds)]
     return Table(title, about, header, rows if keys else [])
 
 
 def _differences(c: Comparison) -> Table:
+    """Rows in groups by metric, with what a forest plot draws: estimate, interval, which way is better."""
     rows = []
-    for i, v in enumerate(c.variants):
-        for key in c.metrics if v is not c.baseline else ():
-            found = differences(v, c.baseline, key)
-            words = Cell(difference_in_words(found), statistics.mean(found) if found else None)
-            rows.append([_label(v, i), _key(key), Cell(str(len(found)), len(found)), words])
+    others = [(i, v) for i, v in enumerate(c.variants) if v is not c.baseline]
+    for key in c.metrics:
+        found = {i: difference(v, c.baseline, key) for i, v in others}
+        ends = [abs(d.mean) + (d.half if math.isfinite(d.half) else 0.0) for d in found.values() if d]
+        widest = max((end for end in ends if math.isfinite(end)), default=0.0) or 1.0
+        for i, v in others:
+            d, pairs = found[i], differences(v, c.baseline, key)
+            settings = apart(key, v.settings, c.baseline.settings)
+            words = f"another quantity: {', '.join(settings[:2])} differs" if settings else difference_in_words(pairs)
+            effect = d.effect(key) if d else ""
+            note = effect if effect in ("better", "worse") else ""
+            cells = [
+                _metric(key),
+                _label(v, i),
+                Cell("", d.mean if d else None, bar=_bar(d, widest, effect) if d else None),
+            ]
+            rows.append([*cells, Cell(words, d.mean if d else None, note=note), Cell(str(len(pairs)), len(pairs))])
     note = f" ({c.baseline.note})" if c.baseline.note else ""
     about = f"Baseline: {c.baseline.label}{note}. {PAIRS}"
-    header = [Cell("variant"), Cell("metric"), Cell("pairs"), Cell("variant - baseline")]
-    return Table("Differences, seed by seed", about, header, rows)
+    header = [Cell("metric"), Cell("variant"), Cell("interval"), Cell("variant - baseline"), Cell("pairs")]
+    return Table("Differences, seed by seed", about, header, rows, of=1)
+
+
+def _bar(d: Difference, widest: float, effect: str) -> Bar | None:
+    if not math.isfinite(d.mean):
+        return None
+    half = d.half if math.isfinite(d.half) else 0.0
+    low, middle, high = (50 + 48 * x / widest for x in (d.mean - half, d.mean, d.mean + half))
+    return Bar(low, middle, high, effect or "open")
 
 
 def _runs(c: Comparison, output: Path) -> Table:
@@ -145,6 +182,13 @@ def _key(key: str) -> Cell:
     return Cell(key, key, hint=catalogue.axis_label(key), is_code=True)
 
 
+def _metric(key: str) -> Cell:
+    """Of a key, in words: title, unit, which way is better."""
+    better = catalogue.find(key).better
+    note = f"{catalogue.axis_label(key)}{f'; {better} is better' if better else ''}"
+    return Cell(key, key, note=note, is_code=True)
+
+
 def _label(v: Variant, number: int) -> Cell:
     return Cell(v.label, v.label, note=v.note, is_code=True, variant=number)
 
@@ -172,7 +216,9 @@ def markdown(c: Comparison, output: Path, picture: str | None) -> str:
     for name, table in tables(c, output).items():
         if name == "runs" and picture:
             parts += ["## Curves", f"![curves]({picture})"]
-        parts += [f"## {table.title}", table.about, as_markdown(table.header, table.rows)]
+        drawn = {j for j, _ in enumerate(table.header) if any(row[j].bar for row in table.rows)}  # not as text
+        header, *rows = [[x for j, x in enumerate(row) if j not in drawn] for row in (table.header, *table.rows)]
+        parts += [f"## {table.title}", table.about, as_markdown(header, rows)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

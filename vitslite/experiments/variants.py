@@ -56,6 +56,7 @@ class Comparison:
     metrics: list[str]
     remarks: list[str]
     failed: dict[str, str]
+    wrong: list[list[str]]  # of each variant: why its loss is wrong on purpose; [] where it is sound
 
     @property
     def runs(self) -> list[RunLog]:
@@ -72,6 +73,12 @@ def compare(
 ) -> Comparison:
     """ValueError for a baseline or a metric that there is not."""
     variants, remarks = group(found.runs)
+    reasons = [next(iter(variant.runs.values())).wrong for variant in variants]
+    unknown = [variant.label for variant, why in zip(variants, reasons, strict=True) if why is None]
+    if unknown:
+        remarks.append(
+            f"settings of another version: whether it is wrong on purpose is not known of {'; '.join(unknown)}"
+        )
     return Comparison(
         title=title,
         command=command,
@@ -80,6 +87,7 @@ def compare(
         metrics=choose_metrics(variants, metrics),
         remarks=found.remarks + remarks + families.in_words(family_of(variant.settings) for variant in variants),
         failed=found.failed,
+        wrong=[why or [] for why in reasons],
     )
 
 
@@ -154,12 +162,6 @@ def choose_metrics(variants: list[Variant], wanted: list[str] | None) -> list[st
             near = difflib.get_close_matches(pattern, logged, n=1, cutoff=0.0)
             raise ValueError(f"--metrics {pattern}: never logged{f', did you mean {near[0]}?' if near else ''}")
     return list(dict.fromkeys(key for _, keys in chosen for key in keys))
-
-
-def differences(variant: Variant, baseline: Variant, key: str) -> list[float]:
-    """Variant - baseline on every seed that both have: what the seed does to both falls out."""
-    ours, theirs = variant.values(key), baseline.values(key)
-    return [value - theirs[seed] for seed, value in ours.items() if seed in theirs]
 
 
 def curves(

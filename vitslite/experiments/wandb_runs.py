@@ -1,10 +1,9 @@
 """Runs of a Weights & Biases project, read back, and a view of them there. Needs a key and a network, asks for neither.
 
-Beside tracking.py, which writes, the other owner of wandb; imported only where it is needed, since it takes seconds.
+Beside wandb_mirror.py, which writes, the other owner of wandb; imported where it is needed alone: it takes seconds.
 """
 
 import datetime
-import fnmatch
 import math
 from collections.abc import Collection
 from pathlib import Path
@@ -34,9 +33,9 @@ class RemoteRun(NamedTuple):
 def fetch_runs(path: str) -> list[RemoteRun]:
     """Every run of ENTITY/PROJECT with its whole history. ValueError, in one line, where W&B cannot be read."""
     try:
-        return [_run(found) for found in _api().runs(path, order="+created_at")]
-    except _errors() as error:
-        raise ValueError(f"W&B cannot be read ({_first_line(error)}): {ADVICE}") from error
+        return [_run(found) for found in api().runs(path, order="+created_at")]
+    except errors() as error:
+        raise ValueError(f"W&B cannot be read ({first_line(error)}): {ADVICE}") from error
 
 
 def save_view(project: str, entity: str | None, keys: Collection[str], groups: list[str], stored: Path) -> str:
@@ -51,16 +50,16 @@ def save_view(project: str, entity: str | None, keys: Collection[str], groups: l
     except ModuleNotFoundError as error:
         raise ValueError("--wandb needs wandb-workspaces: pip install 'vitslite[report]'") from error
     try:
-        api = _api()
+        found = api()
         if stored.is_file():
             view = workspaces.Workspace.from_url(stored.read_text(encoding="utf-8").strip())
         else:
-            view = workspaces.Workspace(entity=entity or api.default_entity, project=project, name=VIEW)
+            view = workspaces.Workspace(entity=entity or found.default_entity, project=project, name=VIEW)
         view.sections = sections(keys, groups)
         view.runset_settings.groupby = [workspaces.Config(key) for key in groups]
         url = view.save().url
-    except _errors() as error:
-        raise ValueError(f"W&B: no view was made ({_first_line(error)}); {SYNC}") from error
+    except errors() as error:
+        raise ValueError(f"W&B: no view was made ({first_line(error)}); {SYNC}") from error
     write_text(stored, f"{url}\n")
     return url
 
@@ -74,22 +73,28 @@ def sections(keys: Collection[str], groups: list[str]) -> list[Any]:
     found = [workspaces.Section("settings", panels=[v2.RunComparer(diff_only="split")], is_open=True)]
     for part in catalogue.GROUPS:
         panels = [
-            v2.LinePlot(
-                title=name,
-                x="step",
-                y=[key for key in (name, f"val/{name}") if key in keys],
-                groupby=v2.Config(groups[0] if len(groups) == 1 else "variant"),  # "variant": all but the seed
-                groupby_aggfunc="mean",
-                groupby_rangefunc="minmax",
+            line(
+                name,
+                [key for key in (name, f"val/{name}") if key in keys],
+                groups[0] if len(groups) == 1 else "variant",  # all but the seed
             )
-            for name in fnmatch.filter(names, f"{part}/*")
+            for name in names
+            if name.split("/")[0] == part
         ]
         if panels:
             found.append(workspaces.Section(part, panels=[*panels], is_open=part in catalogue.OPEN_GROUPS))
     return found
 
 
-def _api() -> Any:
+def line(title: str, keys: list[str], group: str) -> Any:
+    """A plot over the step: the mean of each group of runs, from its lowest to its highest."""
+    from wandb_workspaces.reports import v2
+
+    by: dict[str, Any] = {"groupby": v2.Config(group), "groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
+    return v2.LinePlot(title=title, x="step", y=[*keys], **by)
+
+
+def api() -> Any:
     """Without a key an error at once: nothing is asked, whether or not there is a terminal."""
     import wandb
 
@@ -98,7 +103,7 @@ def _api() -> Any:
     return wandb.Api(timeout=TIMEOUT)
 
 
-def _errors() -> tuple[type[Exception], ...]:
+def errors() -> tuple[type[Exception], ...]:
     """What W&B raises; requests raises OSErrors, ValueError: no such project."""
     import wandb
 
@@ -123,5 +128,5 @@ def _row(row: dict[str, Any]) -> Row:
     }
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)

@@ -8,7 +8,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import scipy.fft
+import scipy  # its parts are imported where they are used
 from jaxtyping import Bool, Float, Int
 
 from vitslite.audio import AudioSettings

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vitslite.model import forward_sum
 from vitslite.model.alignment import frame_to_token
-from vitslite.tensors import sequence_mask
+from vitslite.tensors import sequence_mask, wide
 
 
 @torch.no_grad()
@@ -24,8 +24,8 @@ def path_statistics(
     """
     n_frames = int(frame_lengths.max())
     token_mask, frame_mask = _masks(durations, token_lengths, frame_lengths, n_frames)
-    t = torch.arange(n_frames, device=durations.device) / frame_lengths[:, None].double()
-    token = frame_to_token(durations * token_mask, n_frames) / token_lengths[:, None].double()
+    t = torch.arange(n_frames, device=durations.device) / wide(frame_lengths[:, None])
+    token = frame_to_token(durations * token_mask, n_frames) / wide(token_lengths[:, None])
     total = frame_lengths.sum().item()
     return {
         "mas/zero_tokens": float(((durations == 0) & token_mask).sum()),
@@ -55,7 +55,7 @@ def score_statistics(
     token_mask, frame_mask = _masks(durations, token_lengths, frame_lengths, n_frames)
     token = frame_to_token(durations * token_mask, n_frames)
     total = frame_lengths.sum().item()
-    log_lik = log_lik.double()
+    log_lik = wide(log_lik)
     posterior = forward_sum.posterior(log_lik, token_lengths, frame_lengths)
     on_path = log_lik.gather(1, token[:, None])[:, 0].masked_fill(~frame_mask, 0).sum(1)
     gap = forward_sum.log_sum(log_lik, token_lengths, frame_lengths) - on_path

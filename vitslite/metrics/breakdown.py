@@ -23,9 +23,10 @@ from vitslite.metrics.over_paths import Sums, quiet
 from vitslite.model.alignment import frame_to_token
 from vitslite.objectives import kl
 from vitslite.objectives.reconstruction import MelReconstruction
-from vitslite.tensors import Outputs
+from vitslite.tensors import Outputs, wide
 
 Row = dict[str, str | int | float | None]
+N_DRAWS = 8  # of frame_noise
 MOST_VALUES = 100_000  # of one histogram; more are thinned evenly
 COLUMNS = {  # of a table of utterances: name -> its sum, nats per frame
     "kl": "half_analytic",
@@ -68,15 +69,29 @@ def mel_l1(reconstruction: MelReconstruction, outputs: Outputs) -> list[float]:
 
 
 @torch.no_grad()
+def element_nats(outputs: Outputs) -> Float[Tensor, "B D T"]:
+    """What `frame_nats` sums over channels: the contribution of each channel and frame."""
+    x = in_float64(outputs.latents)
+    elements = kl.likelihood(x) if x.posterior is None else quiet(x)
+    return elements.masked_fill(~x.mask, 0)
+
+
 def frame_nats(outputs: Outputs) -> Float[Tensor, "B T"]:
     """KL of each frame on its path, of recordings -log p(log-mel | text): summed over channels, 0 on padding, float64.
 
     By the control variate of over_paths.quiet. Behind couplings a channel's or a frame's part is a contribution to the
     KL, no KL of its own, so it may be negative without any noise.
     """
-    x = in_float64(outputs.latents)
-    elements = kl.likelihood(x) if x.posterior is None else quiet(x)
-    return elements.masked_fill(~x.mask, 0).sum(1)
+    return element_nats(outputs).sum(1)
+
+
+@torch.no_grad()
+def frame_noise(outputs: Outputs) -> Float[Tensor, "B T"] | None:
+    """Standard deviation of `frame_nats` over N_DRAWS other samples of q, the path as it is; None without a q."""
+    if outputs.latents.posterior is None:
+        return None
+    draws = (in_float64(kl.redrawn(outputs.latents, k)) for k in range(1, N_DRAWS + 1))
+    return torch.stack([quiet(x).masked_fill(~x.mask, 0).sum(1) for x in draws]).std(0)
 
 
 class PhonemeSum(NamedTuple):
@@ -92,8 +107,8 @@ def phoneme_sums(outputs: Outputs, names: Sequence[Sequence[str]]) -> dict[str, 
     """Nats, frames and tokens of each phoneme. `names`: of the tokens of each utterance (text.Frontend.names)."""
     nats = frame_nats(outputs)
     token = frame_to_token(outputs.durations, nats.shape[1])
-    frames = outputs.latents.mask[:, 0].double()
-    zeros = torch.zeros(outputs.durations.shape, dtype=torch.float64, device=nats.device)
+    frames = wide(outputs.latents.mask[:, 0])
+    zeros = torch.zeros(outputs.durations.shape, dtype=frames.dtype, device=nats.device)
     nats_of, frames_of = (zeros.scatter_add(1, token, value).cpu() for value in (nats, frames))
     found: dict[str, PhonemeSum] = {}
     for i, utterance in enumerate(names):
@@ -131,8 +146,8 @@ def phoneme_rows(batches: Iterable[Mapping[str, PhonemeSum]]) -> list[Row]:
 
 
 @torch.no_grad()
-def distributions(outputs: Outputs) -> dict[str, Float[np.ndarray, " _"]]:
-    """Values for histograms, of valid elements, frames and tokens alone, fp32.
+def distributions(outputs: Outputs, every: int = 1) -> dict[str, Float[np.ndarray, " _"]]:
+    """Values for histograms, of valid elements (each `every`-th), frames and tokens alone, fp32.
 
     ratio                   r = std_q / std_p by element; behind a flow that scales it compares two spaces
     posterior_log_std       by element
@@ -146,8 +161,8 @@ def distributions(outputs: Outputs) -> dict[str, Float[np.ndarray, " _"]]:
     values = {"frame_nats": per_frame[x.mask[:, 0]], "durations": token_frames[token_frames > 0]}
     if x.posterior is not None:
         valid = x.mask.expand_as(x.z)
-        values["ratio"] = torch.exp(x.q.log_std - x.p.log_std)[valid]
-        values["posterior_log_std"] = x.q.log_std[valid]
+        values["ratio"] = torch.exp(x.q.log_std - x.p.log_std)[valid][::every]
+        values["posterior_log_std"] = x.q.log_std[valid][::every]
     return {name: value.float().cpu().numpy() for name, value in values.items()}
 
 

@@ -20,7 +20,7 @@ class Metric(NamedTuple):
     better: Literal["lower", "higher"] | None = None  # None: neither, so there is no best value
     # Where, in words: line (at the end of a run), headline (table of a sweep), table (comparison), curves (curves.png
     # of a run), picture and val/picture (that of a comparison: in training, on validation data), extra (a curve that
-    # is drawn only where all are asked for).
+    # is drawn only where all are asked for). log: on a logarithmic axis already where it spans a factor of 3.
     shown: str = ""
 
     def is_better(self, value: float, than: float) -> bool:
@@ -35,10 +35,10 @@ class Metric(NamedTuple):
 
 # In the order in which they are shown; of two patterns that fit, the first counts.
 CATALOGUE = (
-    Metric("loss/kl", "KL term of the loss", "nats/frame", "lower", "line headline table curves picture val/picture"),
+    Metric("loss/kl", "KL term of the loss", "nats/frame", None, "line headline table curves picture val/picture"),
     Metric("loss/prior", "prior loss", "nats", "lower", "line headline table curves picture val/picture"),
     Metric("loss/mel", "log-mel L1", "nats", "lower", "line headline table curves picture val/picture"),
-    Metric("loss/duration", "duration loss", "per token", "lower", "line table curves"),
+    Metric("loss/duration", "duration loss", "per token", "lower", "line table curves log"),
     Metric("loss/diffusion", "diffusion loss", "per element", "lower", "line headline table curves"),
     Metric("loss/flow_matching", "flow-matching loss", "per element", "lower", "line headline table curves"),
     Metric("loss/energy", "spectral energy distance", "nats", "lower", "line headline table"),
@@ -75,8 +75,8 @@ CATALOGUE = (
     Metric("nll/quadratic", "likelihood's part: quadratic", "nats/frame"),
     Metric("nll/minus_log_det", "likelihood's part: -log-determinant", "nats/frame"),
     Metric("nll/standard_error", "standard error of the likelihood", "nats/frame"),
-    Metric("mas/error_ms", "alignment error, mean", "ms", "lower", "line headline table curves val/picture"),
-    Metric("mas/error_median_ms", "alignment error, median", "ms", "lower", "line"),
+    Metric("mas/error_ms", "alignment error, mean", "ms", "lower", "line headline table curves val/picture log"),
+    Metric("mas/error_median_ms", "alignment error, median", "ms", "lower", "line log"),
     Metric("mas/within_50ms", "onsets within 50 ms", "share", "higher", "line"),
     Metric("mas/even_error_ms", "alignment error of even spacing", "ms"),
     Metric("mas/hindsight", "KL that the search gains by hindsight", "nats/frame"),
@@ -99,9 +99,11 @@ CATALOGUE = (
     Metric("latent/snr_db", "signal-to-noise ratio of z", "dB"),
     Metric("latent/flow_move", "relative move by the flow"),
     Metric("latent/inverse_error", "error of the flow's inverse"),
-    Metric("grad/norm", "gradient norm", "", None, "curves"),
+    Metric("grad/norm", "gradient norm", "", None, "curves log"),
     Metric("grad/*/*", "gradient norm, {0}", "", None, "extra"),
     Metric("grad/*", "gradient norm, {0}"),
+    Metric("noise/scale/*", "gradient-noise scale, {0}", "utterances", None, "extra log"),
+    Metric("noise/snr/*", "signal-to-noise ratio of the gradient, {0}", "", None, "extra"),
     Metric("wer/spoken", "word error rate, spoken", "share", "lower", "line headline table curves"),
     Metric("wer/*", "word error rate, {0}", "share", "lower", "line table"),
     Metric("cer/*", "character error rate, {0}", "share", "lower"),

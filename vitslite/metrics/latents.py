@@ -43,7 +43,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitslite.objectives import kl
-from vitslite.tensors import LOG_2PI, FlowLike, Latents, Outputs
+from vitslite.tensors import LOG_2PI, FlowLike, Latents, Outputs, wide
 
 ACTIVE_VARIANCE = 0.01  # of q.mean over frames (Burda et al. 2016, section 5.2)
 ACTIVE_KL = 0.01  # nats per frame
@@ -74,7 +74,7 @@ def latent_sums(outputs: Outputs) -> LatentSums:
     if outputs.latents.posterior is None:
         return _likelihood_sums(in_float64(outputs.latents))
     pushed = kl.closed_form if outputs.latents.flow is None else kl.pushed_mean
-    pushed_mean = pushed(outputs.latents).double()  # in the flow's own precision, all else in float64
+    pushed_mean = wide(pushed(outputs.latents))  # in the flow's own precision, all else in float64
     x = in_float64(outputs.latents)
     log_ratio = x.q.log_std - x.p.log_std
     half, log_weight = kl.half_analytic(x), -kl.monte_carlo(x)
@@ -108,7 +108,7 @@ def latent_sums(outputs: Outputs) -> LatentSums:
         "k3": torch.expm1(log_weight) - log_weight,
     }
     totals = {name: _valid(value, x).sum() for name, value in elements.items()}
-    totals |= {name: value.double().sum() for name, value in frames.items()}
+    totals |= {name: wide(value).sum() for name, value in frames.items()}
     return LatentSums(
         totals,
         {name: _valid(value, x).sum((0, 2)) for name, value in by_channel.items()},
@@ -131,7 +131,7 @@ def _likelihood_sums(x: Latents) -> LatentSums:
     if not is_flow(x.flow):
         del elements["move_square"]
     totals = {name: _valid(value, x).sum() for name, value in elements.items()}
-    totals |= {"frames": x.mask.sum().double(), "nll_square": (_valid(nll, x).sum(1) ** 2).sum()}
+    totals |= {"frames": wide(x.mask.sum()), "nll_square": (_valid(nll, x).sum(1) ** 2).sum()}
     totals["elements"] = totals["frames"] * x.z.shape[1]
     none = torch.zeros((), device=x.z.device)
     return LatentSums(totals, {}, smallest=none, largest=none)
@@ -208,10 +208,10 @@ def is_flow(flow: FlowLike | None) -> bool:
 
 def in_float64(x: Latents) -> Latents:
     """The same numbers in float64. The flow stays as it is, so `at` is not for these."""
-    q, p = x.posterior and x.posterior.map(Tensor.double), x.p.map(Tensor.double)
-    return x._replace(posterior=q, p=p, z=x.z.double(), z_p=x.z_p.double(), log_det=x.log_det.double())
+    q, p = x.posterior and x.posterior.map(wide), x.p.map(wide)
+    return x._replace(posterior=q, p=p, z=wide(x.z), z_p=wide(x.z_p), log_det=wide(x.log_det))
 
 
 def _valid(value: Tensor, x: Latents) -> Float[Tensor, "B D T"]:
     """0 on padding, also where it holds NaN or infinity."""
-    return value.double().masked_fill(~x.mask, 0)
+    return wide(value).masked_fill(~x.mask, 0)

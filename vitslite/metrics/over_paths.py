@@ -38,7 +38,7 @@ from vitslite.metrics.latents import in_float64
 from vitslite.model import forward_sum
 from vitslite.model.alignment import frame_to_token
 from vitslite.objectives import kl
-from vitslite.tensors import LOG_2PI, Gaussian, Latents, Outputs
+from vitslite.tensors import LOG_2PI, Gaussian, Latents, Outputs, wide
 
 Sums = dict[str, Float[Tensor, " B"]]  # by name, nats of each utterance in float64; "frames" is their number
 
@@ -70,7 +70,7 @@ def utterance_sums(outputs: Outputs, token_lengths: Int[Tensor, " B"]) -> Sums:
     token = frame_to_token(outputs.durations, x.mask.shape[2])
     on_path = total(score.gather(1, token[:, None]), x)
     minus_log_p = log_paths - log_sum - total(x.log_det, x)
-    sums = {"frames": frame_lengths.double(), "gap": log_sum - on_path, "log_paths": log_paths}
+    sums = {"frames": wide(frame_lengths), "gap": log_sum - on_path, "log_paths": log_paths}
     if x.posterior is None:
         return sums | {"nll": total(kl.likelihood(x), x), "nll_over_paths": minus_log_p}
     redrawn = in_float64(kl.redrawn(outputs.latents, 1))
@@ -118,7 +118,7 @@ def quiet(x: Latents) -> Float[Tensor, "B D T"]:
 
 def token_scores(z_p: Float[Tensor, "B D T"], p_text: Gaussian) -> Float[Tensor, "B L T"]:
     """`alignment.log_likelihood` in float64, where the expanded square does not cancel."""
-    mean, log_std = p_text.map(Tensor.double)
+    mean, log_std = p_text.map(wide)
     precision = torch.exp(-2 * log_std)
     constant = (-log_std - 0.5 * LOG_2PI - 0.5 * mean**2 * precision).sum(1)[:, :, None]
     with torch.autocast(z_p.device.type, enabled=False):

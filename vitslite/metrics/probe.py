@@ -1,5 +1,7 @@
 """Probe: diagnostics on one small fixed batch that are too expensive to be measured at every logged step."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -14,6 +16,7 @@ from vitslite.objectives.objective import Counts, Objective
 from vitslite.tensors import Batch, Latents
 
 N_SAMPLES = 16
+N_UTTERANCES = 8  # of `gradient_noise`
 
 
 def probe(
@@ -43,6 +46,19 @@ def probe(
         log_lik = log_likelihood(x.z_p, outputs.p_text)
     row |= score_statistics(log_lik, outputs.durations, batch.token_lengths, batch.frame_lengths, previous)
     return row, outputs.durations
+
+
+def gradient_noise(
+    model: VITS, objective: Objective, batches: Sequence[Batch], step: int, batch_size: int
+) -> dict[str, float]:
+    """`gradients.noise_scale` of the weighted loss, without the discriminator's terms; `batches` of one utterance each.
+
+    With the noise, the segments and the dropout that they would have at `step`. The model is in the mode of training.
+    """
+    counts = Counts.from_flat(sum((objective.counts(b).flat() for b in batches), torch.zeros(())))
+    with torch.enable_grad():
+        shares = (objective(model(batch), counts, step=step).total for batch in batches)
+        return gradients.noise_scale(model, shares, batch_size)
 
 
 @torch.no_grad()

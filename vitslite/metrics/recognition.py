@@ -55,7 +55,7 @@ class Counts(NamedTuple):
 
 def words(text: str) -> list[str]:
     """Lower-case words without punctuation; apostrophes inside a word stay. Digits stay digits: spell numbers out."""
-    plain = "".join(c if c == "'" or unicodedata.category(c)[0] in "LMN" else " " for c in normalise(text).lower())
+    plain = "".join(c if c == "'" or unicodedata.category(c)[0] in "LMN" else " " for c in normalise(text, 2).lower())
     return [word for word in (w.strip("'") for w in plain.split()) if word]
 
 

@@ -9,9 +9,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import scipy.fft
-import scipy.ndimage
-import scipy.signal
+import scipy  # its parts are imported where they are used: scipy.signal takes seconds
 from jaxtyping import Float
 
 from vitslite.audio import mel_filters

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from vitslite import randomness
 from vitslite.kernels import available
-from vitslite.tensors import LOG_2PI, Gaussian, sequence_mask
+from vitslite.tensors import LOG_2PI, DivergedError, Gaussian, sequence_mask, wide
 
 SEARCHES = ("mas", "forward_sum")  # where the path depends on what is aligned
 KINDS = (*SEARCHES, "uniform", "given")
@@ -159,7 +159,7 @@ def perturbed(
     valid = sequence_mask(items.token_lengths, n_tokens).transpose(1, 2) & sequence_mask(items.frame_lengths, n_frames)
     n_cells = (items.token_lengths * items.frame_lengths)[:, None, None]
     # In float64: sums of other padding differ in their last digits, which must not reach the fp32 score.
-    mean = log_lik.double().masked_fill(~valid, 0).sum((1, 2), keepdim=True) / n_cells
+    mean = wide(log_lik).masked_fill(~valid, 0).sum((1, 2), keepdim=True) / n_cells
     squares = ((log_lik - mean) ** 2).masked_fill(~valid, 0)
     std = (squares.sum((1, 2), keepdim=True) / n_cells).sqrt().to(log_lik.dtype)
     scale = settings.noise * (1 - step / settings.noise_steps)
@@ -206,9 +206,9 @@ def monotonic_alignment(
     if not finite.all():
         bad = [name for name, ok in zip(ids, finite, strict=True) if not ok]
         others = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-        raise ValueError(
+        raise DivergedError(
             f"utterance {bad[0]}{others}: the alignment score holds NaN or infinity, so the text encoder, posterior or "
-            "flow has diverged; go back to the last checkpoint with a lower learning rate or gradient norm limit"
+            "flow has diverged"
         )
     return torch.from_numpy(durations).to(log_lik.device)
 

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
+from vitslite.model import speakers
 from vitslite.model.istft import Decoded, ISTFTDecoder, ISTFTSettings
 from vitslite.model.layers import masked, same_conv
 
@@ -53,13 +54,13 @@ class DecoderSettings:
 
 
 def build_decoder(
-    settings: DecoderSettings, n_latent: int, hop_length: int, sample_rate: int
+    settings: DecoderSettings, n_latent: int, hop_length: int, sample_rate: int, n_condition: int = 0
 ) -> "HiFiGAN | ISTFTDecoder":
-    """A module with forward(z [B D T], mask [B 1 T] or None, keys [B]) -> Decoded, its audio [B 1 T * hop_length]."""
+    """A module with forward(z [B D T], mask [B 1 T] or None, keys, ...) -> Decoded, its audio [B 1 T * hop_length]."""
     if settings.kind == "hifigan":
-        return HiFiGAN(settings.hifigan, n_latent, hop_length)
+        return HiFiGAN(settings.hifigan, n_latent, hop_length, n_condition)
     assert settings.kind == "istft", settings.kind
-    return ISTFTDecoder(settings.istft, n_latent, hop_length, sample_rate)
+    return ISTFTDecoder(settings.istft, n_latent, hop_length, sample_rate, n_condition)
 
 
 class HiFiGAN(nn.Module):
@@ -73,7 +74,7 @@ class HiFiGAN(nn.Module):
     norm, which is ours, upsampling and residual blocks start at N(0, 0.01), as was meant.
     """
 
-    def __init__(self, settings: HiFiGANSettings, n_latent: int, hop_length: int):
+    def __init__(self, settings: HiFiGANSettings, n_latent: int, hop_length: int, n_condition: int = 0):
         super().__init__()
         s = settings
         assert math.prod(s.upsample_rates) == hop_length, (s.upsample_rates, hop_length)
@@ -89,6 +90,7 @@ class HiFiGAN(nn.Module):
             for block_kernel, dilations in zip(s.resblock_kernels, s.resblock_dilations, strict=True):
                 self.resblocks.append(ResBlock(channels, block_kernel, list(dilations), s.resblock_kind == "2"))
         self.conv_post = nn.Conv1d(channels, 1, 7, padding=3, bias=False)
+        self.cond = speakers.view(n_condition, s.channels)
         for conv in [*self.ups.modules(), *self.resblocks.modules()]:
             if isinstance(conv, nn.Conv1d | nn.ConvTranspose1d):
                 if s.weight_norm:
@@ -103,8 +105,9 @@ class HiFiGAN(nn.Module):
         keys: Int[Tensor, " B"] | None = None,
         recording: Float[Tensor, "B 1 S"] | None = None,
         twice: bool = False,
+        g: Float[Tensor, "B G 1"] | None = None,
     ) -> Decoded:
-        x = masked(self.conv_pre(masked(z, mask)), mask)
+        x = masked(speakers.heard(self.conv_pre(masked(z, mask)), self.cond, g), mask)
         for i, (rate, up) in enumerate(zip(self.rates, self.ups, strict=True)):
             x = up(F.leaky_relu(x, _SLOPE))
             mask = None if mask is None else mask.repeat_interleave(rate, dim=2)

@@ -3,7 +3,8 @@
 Both have forward(h, token_mask, durations, keys, dropout_keys) -> loss per token [B, L], zero on padding, and
 predict(h, token_mask, keys, noise_scale) -> log-durations [B, L], natural logarithm of frames, zero on padding.
 
-`h` [B, H, L] comes from the text encoder; detach it to keep this loss from shaping the encoder, as VITS does.
+`h` [B, H, L] comes from the text encoder; detach it to keep this loss from shaping the encoder, as VITS does. `g` is
+the vector of the speaker, where there are several.
 `keys` are the random keys of randomness.py, for noise; `dropout_keys` those for dropout, None in evaluation.
 """
 
@@ -15,12 +16,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vitslite import randomness
+from vitslite.model import speakers
 from vitslite.model.layers import ChannelLayerNorm, Dropout, same_conv
 from vitslite.model.splines import DilatedConvs, SplineCoupling
 from vitslite.tensors import LOG_2PI
 
 KINDS = ("stochastic", "deterministic")
 ROUNDINGS = {"ceil": torch.ceil, "nearest": torch.round}
+MAX_TOKEN_FRAMES = 1000  # what synthesis gives to one token at most: 11.6 s at hop 256 and 22.05 kHz
 
 
 @dataclass
@@ -40,11 +43,20 @@ class DurationSettings:
     tail_bound: float = field(default=5.0, metadata={"above": 0})
 
 
-def build_durations(settings: DurationSettings, hidden: int) -> "StochasticDurations | DeterministicDurations":
-    """The predictor of that kind for `hidden` channels of the text encoder."""
+def build_durations(
+    settings: DurationSettings, hidden: int, n_condition: int = 0
+) -> "StochasticDurations | DeterministicDurations":
+    """The predictor of that kind for `hidden` channels of the text encoder, and those of a speaker."""
     assert settings.kind in KINDS, settings.kind
-    stochastic = settings.kind == "stochastic"
-    return StochasticDurations(settings, hidden) if stochastic else DeterministicDurations(settings, hidden)
+    kind = StochasticDurations if settings.kind == "stochastic" else DeterministicDurations
+    return kind(settings, hidden, n_condition)
+
+
+def whole_frames(log_durations: Float[Tensor, "B L"], speed: float, rounding: str) -> Int[Tensor, "B L"]:
+    """exp(log_duration) / speed, rounded (up in VITS, so on average half a frame too long), 1 to MAX_TOKEN_FRAMES."""
+    if torch.isnan(log_durations).any():
+        raise ValueError("the duration predictor returned NaN: the model's weights are damaged, or it diverged")
+    return ROUNDINGS[rounding](torch.exp(log_durations.float()) / speed).clamp(1, MAX_TOKEN_FRAMES).long()
 
 
 class DeterministicDurations(nn.Module):
@@ -53,7 +65,7 @@ class DeterministicDurations(nn.Module):
     Fast, and the same tempo every time. Source: Kim et al. 2020 (Glow-TTS), section 3.2, after FastSpeech.
     """
 
-    def __init__(self, settings: DurationSettings, hidden: int):
+    def __init__(self, settings: DurationSettings, hidden: int, n_condition: int = 0):
         super().__init__()
         s = settings
         self.conv_1 = same_conv(hidden, s.filters, s.kernel)
@@ -63,6 +75,7 @@ class DeterministicDurations(nn.Module):
         self.norm_2 = ChannelLayerNorm(s.filters)
         self.dropout_2 = Dropout(s.dropout, "duration.dropout.2")
         self.proj = nn.Conv1d(s.filters, 1, 1)
+        self.cond = speakers.view(n_condition, hidden)
 
     def forward(
         self,
@@ -71,10 +84,11 @@ class DeterministicDurations(nn.Module):
         durations: Int[Tensor, "B L"],
         keys: Int[Tensor, " B"],
         dropout_keys: Int[Tensor, " B"] | None = None,
+        g: Float[Tensor, "B G 1"] | None = None,
     ) -> Float[Tensor, "B L"]:
         """Squared log ratio per token. A token without frames counts as one of 1e-6 frames, as in VITS."""
         log_durations = torch.log(durations.float() + 1e-6)
-        return (self._log_durations(h, token_mask, dropout_keys) - log_durations) ** 2 * token_mask[:, 0]
+        return (self._log_durations(h, token_mask, dropout_keys, g) - log_durations) ** 2 * token_mask[:, 0]
 
     def predict(
         self,
@@ -82,14 +96,20 @@ class DeterministicDurations(nn.Module):
         token_mask: Bool[Tensor, "B 1 L"],
         keys: Int[Tensor, " B"] | None = None,
         noise_scale: float = 1.0,
+        g: Float[Tensor, "B G 1"] | None = None,
     ) -> Float[Tensor, "B L"]:
         """The one answer it has: `keys` and `noise_scale` make no difference."""
-        return self._log_durations(h, token_mask, None)
+        return self._log_durations(h, token_mask, None, g)
 
     def _log_durations(
-        self, h: Float[Tensor, "B H L"], mask: Bool[Tensor, "B 1 L"], keys: Int[Tensor, " B"] | None
+        self,
+        h: Float[Tensor, "B H L"],
+        mask: Bool[Tensor, "B 1 L"],
+        keys: Int[Tensor, " B"] | None,
+        g: Float[Tensor, "B G 1"] | None,
     ) -> Float[Tensor, "B L"]:
-        x = self.dropout_1(self.norm_1(torch.relu(self.conv_1(h * mask))), keys)
+        x = speakers.heard(h, self.cond, g)
+        x = self.dropout_1(self.norm_1(torch.relu(self.conv_1(x * mask))), keys)
         x = self.dropout_2(self.norm_2(torch.relu(self.conv_2(x * mask))), keys)
         return (self.proj(x).float() * mask)[:, 0]
 
@@ -108,7 +128,7 @@ class StochasticDurations(nn.Module):
     Source: Kim et al. 2021 (VITS), section 2.2.2, equation 7 and appendix A.
     """
 
-    def __init__(self, settings: DurationSettings, hidden: int):
+    def __init__(self, settings: DurationSettings, hidden: int, n_condition: int = 0):
         super().__init__()
         s = settings
         self.conv_pre = nn.Conv1d(hidden, s.filters, 1)
@@ -126,6 +146,7 @@ class StochasticDurations(nn.Module):
             )
             for _ in range(2)
         )
+        self.cond = speakers.view(n_condition, s.filters)
 
     def forward(
         self,
@@ -134,9 +155,10 @@ class StochasticDurations(nn.Module):
         durations: Int[Tensor, "B L"],
         keys: Int[Tensor, " B"],
         dropout_keys: Int[Tensor, " B"] | None = None,
+        g: Float[Tensor, "B G 1"] | None = None,
     ) -> Float[Tensor, "B L"]:
         """A one-sample estimate of the bound, nats per token, summed over both coordinates."""
-        c = self._condition(h, token_mask, dropout_keys)
+        c = self._condition(h, token_mask, dropout_keys, g)
         d = durations[:, None].float() * token_mask
         noise = randomness.normal(keys, "duration.posterior", 2, durations.shape[1]) * token_mask
 
@@ -152,16 +174,21 @@ class StochasticDurations(nn.Module):
         token_mask: Bool[Tensor, "B 1 L"],
         keys: Int[Tensor, " B"],
         noise_scale: float = 1.0,
+        g: Float[Tensor, "B G 1"] | None = None,
     ) -> Float[Tensor, "B L"]:
         """A sample of the log-durations; noise_scale=0 gives the same one for every key."""
         noise = noise_scale * randomness.normal(keys, "duration.prior", 2, h.shape[2])
-        return self._invert(h, token_mask, noise)
+        return self.invert(h, token_mask, noise, g)
 
-    def _invert(
-        self, h: Float[Tensor, "B H L"], mask: Bool[Tensor, "B 1 L"], noise: Float[Tensor, "B 2 L"]
+    def invert(
+        self,
+        h: Float[Tensor, "B H L"],
+        mask: Bool[Tensor, "B 1 L"],
+        noise: Float[Tensor, "B 2 L"],
+        g: Float[Tensor, "B G 1"] | None = None,
     ) -> Float[Tensor, "B L"]:
         """Noise to log-durations. The first coupling changes only v, which is not wanted, and is left out."""
-        c = self._condition(h, mask, None)
+        c = self._condition(h, mask, None, g)
         z = noise * mask
         for flow in reversed(self.flows[2:]):
             z, _ = flow(z.flip(1), mask, c, inverse=True)
@@ -170,9 +197,14 @@ class StochasticDurations(nn.Module):
         return affine.inverse(z.flip(1), mask)[:, 0]
 
     def _condition(
-        self, h: Float[Tensor, "B H L"], mask: Bool[Tensor, "B 1 L"], keys: Int[Tensor, " B"] | None
+        self,
+        h: Float[Tensor, "B H L"],
+        mask: Bool[Tensor, "B 1 L"],
+        keys: Int[Tensor, " B"] | None,
+        g: Float[Tensor, "B G 1"] | None = None,
     ) -> Float[Tensor, "B C L"]:
-        return self.conv_proj(self.conv_dds(self.conv_pre(h), mask, keys)) * mask
+        x = speakers.heard(self.conv_pre(h), self.cond, g)
+        return self.conv_proj(self.conv_dds(x, mask, keys)) * mask
 
     def _posterior(
         self,

@@ -1,9 +1,6 @@
 """Normalising flow f between the latent space of the decoder and the prior space, where the text is Gaussian.
 
-The linear flows here have one matrix for all frames and log |det| = 0. A linear map of a Gaussian is a Gaussian with a
-full covariance: what they can give the posterior is correlation between channels, never another shape. A reflection
-leaves the KL to a standard normal as it was, sample by sample; a triangular matrix does not, although its
-log-determinant is zero, too: volume is not distance.
+Couplings, as in VITS, or linear (linear_flows.py); that of Glow-TTS is in glow.py.
 """
 
 from dataclasses import dataclass, field
@@ -13,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vitslite.model.layers import WaveNet
+from vitslite.model.linear_flows import Householder, UnitTriangular
 from vitslite.tensors import Gaussian
 
 COUPLING_KINDS = ("mean_only", "affine")
@@ -65,37 +63,53 @@ class Flow(nn.Module):
 
     multiple = 1  # what lengths must be multiples of, in frames
 
-    def __init__(self, settings: FlowSettings, n_latent: int):
+    def __init__(self, settings: FlowSettings, n_latent: int, n_condition: int = 0):
         super().__init__()
         assert settings.kind in KINDS and settings.side in SIDES, (settings.kind, settings.side)
         assert settings.kind != "glow", "see glow.build_flow"
         self.kind = settings.kind
         n_layers = 0 if settings.kind == "none" else settings.n_couplings
         self.couplings = nn.ModuleList(
-            _LINEAR[settings.kind](n_latent) if settings.kind in LINEAR_KINDS else Coupling(settings, n_latent)
+            _LINEAR[settings.kind](n_latent)
+            if settings.kind in LINEAR_KINDS
+            else Coupling(settings, n_latent, n_condition=n_condition)
             for _ in range(n_layers)
         )
 
-    def initialise(self, z: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]) -> None:
+    def initialise(
+        self, z: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"], g: Float[Tensor, "B G 1"] | None = None
+    ) -> None:
         """No layer here starts from data; GlowFlow's do."""
 
     def forward(
-        self, z: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"], keys: Int[Tensor, " B"] | None = None
+        self,
+        z: Float[Tensor, "B D T"],
+        mask: Bool[Tensor, "B 1 T"],
+        keys: Int[Tensor, " B"] | None = None,
+        g: Float[Tensor, "B G 1"] | None = None,
     ) -> tuple[Float[Tensor, "B D T"], Float[Tensor, "B D T"]]:
-        """`keys` would be for dropout, of which there is none here."""
+        """`keys` would be for dropout, of which there is none here; `g` is the speaker's."""
         log_det = torch.zeros_like(z)
         for coupling in self.couplings:
-            z, log_scale = coupling(z, mask)
+            z, log_scale = coupling(z, mask, g=g)
             z, log_det = z.flip(1), (log_det + log_scale).flip(1)  # together: log_det stays with its element
         return self._in_order(z), self._in_order(log_det)
 
-    def inverse(self, z_p: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]) -> Float[Tensor, "B D T"]:
+    def inverse(
+        self, z_p: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"], g: Float[Tensor, "B G 1"] | None = None
+    ) -> Float[Tensor, "B D T"]:
         z_p = self._in_order(z_p)
         for coupling in reversed(self.couplings):
-            z_p = coupling.inverse(z_p.flip(1), mask)  # type: ignore[operator]  # a ModuleList forgets its classes
+            z_p = coupling.inverse(z_p.flip(1), mask, g)  # type: ignore[operator]  # a ModuleList forgets its classes
         return z_p
 
-    def carry(self, q: Gaussian, z: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]) -> Gaussian:
+    def carry(
+        self,
+        q: Gaussian,
+        z: Float[Tensor, "B D T"],
+        mask: Bool[Tensor, "B 1 T"],
+        g: Float[Tensor, "B G 1"] | None = None,
+    ) -> Gaussian:
         """The carried mean: q [B D T] taken through f along with its sample z; zero on padding.
 
         At every coupling the network sees the sample's first half z0, and q's second half moves as the sample's does:
@@ -110,7 +124,7 @@ class Flow(nn.Module):
         mean, log_std = q
         for coupling in self.couplings:
             assert isinstance(coupling, Coupling), f"{self.kind} has no halves to carry"
-            shift, log_scale = coupling.shift_and_log_scale(z, mask)
+            shift, log_scale = coupling.shift_and_log_scale(z, mask, g=g)
             scale = torch.exp(log_scale) * mask
             moved = (shift + z * scale, shift + mean * scale, log_std + log_scale)
             z, mean, log_std = (x.flip(1) for x in moved)
@@ -120,105 +134,83 @@ class Flow(nn.Module):
         return x.flip(1) if len(self.couplings) % 2 else x
 
 
+class BoundFlow(nn.Module):
+    """f of the speakers of one batch, for those who know of no speakers: (z, mask) -> f(z), log |df/dz|."""
+
+    g: Tensor
+
+    def __init__(self, flow: nn.Module, g: Float[Tensor, "B G 1"]):
+        super().__init__()
+        self.flow = flow
+        self.register_buffer("g", g, persistent=False)  # so that it is held fixed where the flow's parameters are
+
+    def forward(
+        self, z: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"], keys: Int[Tensor, " B"] | None = None
+    ) -> tuple[Float[Tensor, "B D T"], Float[Tensor, "B D T"]]:
+        return self.flow(z, mask, keys, self.g)
+
+    def inverse(self, z_p: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]) -> Float[Tensor, "B D T"]:
+        return self.flow.inverse(z_p, mask, self.g)  # type: ignore[operator]  # it knows its inverse
+
+    def carry(self, q: Gaussian, z: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]) -> Gaussian:
+        return self.flow.carry(q, z, mask, self.g)  # type: ignore[operator]
+
+
 class Coupling(nn.Module):
     """Shifts (and scales) the second half of the channels by a network of the first half, which passes unchanged.
 
         (x0, x1) -> (x0, mean(x0) + x1 * exp(log_scale(x0))),   log |det| = sum of log_scale
 
     `mean_only` has log_scale = 0. The network may run in half precision; the arithmetic on the latents is fp32.
-    Dropout, of its `purpose`, is on where `keys` are given.
+    Dropout, of its `purpose`, is on where `keys` are given. `g` is the speaker's vector, of `n_condition` channels.
     """
 
-    def __init__(self, settings: FlowSettings, n_latent: int, dropout: float = 0.0, purpose: str = ""):
+    def __init__(
+        self, settings: FlowSettings, n_latent: int, dropout: float = 0.0, purpose: str = "", n_condition: int = 0
+    ):
         super().__init__()
         s = settings
         assert n_latent % 2 == 0, f"{n_latent} channels do not split into halves"
         self.is_affine = s.kind == "affine"
         self.pre = nn.Conv1d(n_latent // 2, s.hidden, 1)
-        self.wavenet = WaveNet(s.hidden, s.kernel, s.dilation_rate, s.n_layers, s.weight_norm, dropout, purpose)
+        self.wavenet = WaveNet(
+            s.hidden, s.kernel, s.dilation_rate, s.n_layers, s.weight_norm, dropout, purpose, n_condition
+        )
         self.post = nn.Conv1d(s.hidden, n_latent if self.is_affine else n_latent // 2, 1)
         for p in self.post.parameters():
             nn.init.zeros_(p)
 
     def forward(
-        self, x: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"], keys: Int[Tensor, " B"] | None = None
+        self,
+        x: Float[Tensor, "B D T"],
+        mask: Bool[Tensor, "B 1 T"],
+        keys: Int[Tensor, " B"] | None = None,
+        g: Float[Tensor, "B G 1"] | None = None,
     ) -> tuple[Float[Tensor, "B D T"], Float[Tensor, "B D T"]]:
         """The output, and the log of the scale that each element got: 0 for the first half."""
-        shift, log_scale = self.shift_and_log_scale(x, mask, keys)
+        shift, log_scale = self.shift_and_log_scale(x, mask, keys, g)
         return shift + x * torch.exp(log_scale) * mask, log_scale
 
-    def inverse(self, y: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]) -> Float[Tensor, "B D T"]:
-        shift, log_scale = self.shift_and_log_scale(y, mask)
+    def inverse(
+        self, y: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"], g: Float[Tensor, "B G 1"] | None = None
+    ) -> Float[Tensor, "B D T"]:
+        shift, log_scale = self.shift_and_log_scale(y, mask, g=g)
         return (y - shift) * torch.exp(-log_scale) * mask
 
     def shift_and_log_scale(
-        self, x: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"], keys: Int[Tensor, " B"] | None = None
+        self,
+        x: Float[Tensor, "B D T"],
+        mask: Bool[Tensor, "B 1 T"],
+        keys: Int[Tensor, " B"] | None = None,
+        g: Float[Tensor, "B G 1"] | None = None,
     ) -> tuple[Float[Tensor, "B D T"], Float[Tensor, "B D T"]]:
         """What happens to each element: 0 and 0 in the first half, which alone is looked at. Zero on padding."""
         x0, _ = x.chunk(2, dim=1)
-        h = self.wavenet(self.pre(x0) * mask, mask, keys)
+        h = self.wavenet(self.pre(x0) * mask, mask, keys, g)
         stats = self.post(h).float() * mask
         mean, log_scale = stats.chunk(2, dim=1) if self.is_affine else (stats, torch.zeros_like(stats))
         unchanged = torch.zeros_like(mean)
         return torch.cat([unchanged, mean], dim=1), torch.cat([unchanged, log_scale], dim=1)
-
-
-class Householder(nn.Module):
-    """A reflection: y = x - 2 v (v . x) / ||v||^2, with one learned vector v [D] for all frames.
-
-    det = -1, so log |det| = 0. It is its own inverse and keeps the length of every frame. v starts standard normal,
-    drawn from torch's global generator; its own length does not matter. The arithmetic is fp32, also under autocast.
-
-    Tomczak & Welling compute v from the encoder, one for each input. A flow on the prior's side cannot do that, since
-    synthesis has no recording to compute it from; so v is a parameter here, on both sides.
-
-    Source: Tomczak & Welling 2016 (Improving variational auto-encoders using Householder flow).
-    """
-
-    def __init__(self, n_latent: int):
-        super().__init__()
-        self.v = nn.Parameter(torch.randn(n_latent))
-
-    def forward(
-        self, x: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]
-    ) -> tuple[Float[Tensor, "B D T"], Float[Tensor, "B D T"]]:
-        """The output, and the log of the scale that each element got: 0."""
-        return self.inverse(x, mask), torch.zeros_like(x)
-
-    def inverse(self, y: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]) -> Float[Tensor, "B D T"]:
-        v = self.v[:, None]
-        along = (v * y).sum(1, keepdim=True) / (v * v).sum()  # no matrix product: autocast would make it half precision
-        return (y - 2 * v * along) * mask
-
-
-class UnitTriangular(nn.Module):
-    """y = L x, L [D, D] lower triangular with ones on its diagonal, one for all frames; log |det| = 0.
-
-    Only the part of `weight` below the diagonal is read; it starts at zero, so the layer starts as the identity. The
-    inverse is forward substitution, whose rounding errors grow with the entries of L. fp32, also under autocast.
-
-    Source: Tomczak & Welling 2017 (Improving variational auto-encoders using convex combination linear inverse
-    autoregressive flow, "ccLinIAF"), with a single matrix, and learned instead of computed from the encoder.
-    """
-
-    def __init__(self, n_latent: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(n_latent, n_latent))
-
-    def forward(
-        self, x: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]
-    ) -> tuple[Float[Tensor, "B D T"], Float[Tensor, "B D T"]]:
-        """The output, and the log of the scale that each element got: 0."""
-        with torch.autocast(x.device.type, enabled=False):
-            return (x + self._below_diagonal() @ x) * mask, torch.zeros_like(x)
-
-    def inverse(self, y: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]) -> Float[Tensor, "B D T"]:
-        with torch.autocast(y.device.type, enabled=False):
-            return torch.linalg.solve_triangular(self._below_diagonal(), y, upper=False, unitriangular=True) * mask
-
-    def _below_diagonal(self) -> Float[Tensor, "D D"]:
-        """L without its ones: `forward` adds them as x, `unitriangular` takes them as given."""
-        return torch.tril(self.weight, -1)
 
 
 _LINEAR = dict(zip(LINEAR_KINDS, (Householder, UnitTriangular), strict=True))

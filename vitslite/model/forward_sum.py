@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vitslite.tensors import sequence_mask
+from vitslite.tensors import sequence_mask, wide
 
 
 def log_sum(
@@ -65,7 +65,7 @@ def posterior(
 
 def log_n_paths(token_lengths: Int[Tensor, " B"], frame_lengths: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
     """ln C(T-1, L-1): the log of the number of monotonic paths, in float64."""
-    n_tokens, n_frames = token_lengths.double(), frame_lengths.double()
+    n_tokens, n_frames = wide(token_lengths), wide(frame_lengths)
     return torch.lgamma(n_frames) - torch.lgamma(n_tokens) - torch.lgamma(n_frames - n_tokens + 1)
 
 
@@ -117,4 +117,4 @@ def _valid(
 
 def _valid_score(log_lik: Float[Tensor, "B L T"], valid: Bool[Tensor, "B T L"]) -> Float[Tensor, "B T L"]:
     """In float64, 0 on padding: NaN there would come back through the gradient."""
-    return log_lik.transpose(1, 2).double().masked_fill(~valid, 0)
+    return wide(log_lik.transpose(1, 2)).masked_fill(~valid, 0)

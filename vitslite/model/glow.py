@@ -13,13 +13,15 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from vitslite.model.flows import Coupling, Flow, FlowSettings
+from vitslite.tensors import wide
 
 _LEAST_VARIANCE = 1e-6  # at the start, of a channel that hardly moves: it is scaled up by 1000 and not without bound
 
 
-def build_flow(settings: FlowSettings, n_latent: int) -> "Flow | GlowFlow":
-    """The flow that `settings.kind` names, for `n_latent` channels."""
-    return GlowFlow(settings, n_latent) if settings.kind == "glow" else Flow(settings, n_latent)
+def build_flow(settings: FlowSettings, n_latent: int, n_condition: int = 0) -> "Flow | GlowFlow":
+    """The flow that `settings.kind` names, for `n_latent` channels, and `n_condition` of a speaker's vector."""
+    kind = GlowFlow if settings.kind == "glow" else Flow
+    return kind(settings, n_latent, n_condition)
 
 
 class GlowFlow(nn.Module):
@@ -36,31 +38,41 @@ class GlowFlow(nn.Module):
     Source: Kim et al. 2020 (Glow-TTS), section 3.2 and appendix A; Kingma & Dhariwal 2018 (Glow), section 3.
     """
 
-    def __init__(self, settings: FlowSettings, n_latent: int):
+    def __init__(self, settings: FlowSettings, n_latent: int, n_condition: int = 0):
         super().__init__()
         self.multiple = settings.n_squeeze
         n_channels = n_latent * settings.n_squeeze
-        self.blocks = nn.ModuleList(Block(settings, n_channels, f"flow.{i}") for i in range(settings.n_couplings))
+        self.blocks = nn.ModuleList(
+            Block(settings, n_channels, f"flow.{i}", n_condition) for i in range(settings.n_couplings)
+        )
 
     def forward(
-        self, z: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"], keys: Int[Tensor, " B"] | None = None
+        self,
+        z: Float[Tensor, "B D T"],
+        mask: Bool[Tensor, "B 1 T"],
+        keys: Int[Tensor, " B"] | None = None,
+        g: Float[Tensor, "B G 1"] | None = None,
     ) -> tuple[Float[Tensor, "B D T"], Float[Tensor, "B D T"]]:
         x, mask = self._squeezed(z, mask)
         x, log_det = x * mask, torch.zeros_like(x)
         for block in self.blocks:
-            x, log_scale = block(x, mask, keys)
+            x, log_scale = block(x, mask, keys, g)
             log_det = log_det + log_scale
         return unsqueeze(x, self.multiple), unsqueeze(log_det, self.multiple)
 
-    def inverse(self, z_p: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]) -> Float[Tensor, "B D T"]:
+    def inverse(
+        self, z_p: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"], g: Float[Tensor, "B G 1"] | None = None
+    ) -> Float[Tensor, "B D T"]:
         x, mask = self._squeezed(z_p, mask)
         x = x * mask
         for block in reversed(self.blocks):
-            x = block.inverse(x, mask)  # type: ignore[operator]  # a ModuleList forgets its classes
+            x = block.inverse(x, mask, g)  # type: ignore[operator]  # a ModuleList forgets its classes
         return unsqueeze(x, self.multiple)
 
     @torch.no_grad()
-    def initialise(self, z: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]) -> None:
+    def initialise(
+        self, z: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"], g: Float[Tensor, "B G 1"] | None = None
+    ) -> None:
         """Set every ActNorm so that its output over the valid frames of this batch has mean 0 and variance 1.
 
         One pass, layer after layer, without dropout. The statistics are of this batch alone: where several processes
@@ -70,7 +82,7 @@ class GlowFlow(nn.Module):
         for block in self.blocks:
             assert isinstance(block, Block)
             block.norm.initialise(x, mask)
-            x, _ = block(x, mask)
+            x, _ = block(x, mask, g=g)
 
     def _squeezed(
         self, x: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]
@@ -91,24 +103,30 @@ def unsqueeze(y: Float[Tensor, "B C N"], n: int) -> Float[Tensor, "B D T"]:
 
 
 class Block(nn.Module):
-    """ActNorm, invertible 1x1 convolution, coupling; (x, mask, keys) -> (y, log of the scale of each element)."""
+    """ActNorm, invertible 1x1 convolution, coupling; (x, mask, keys, g) -> (y, log of the scale of each element)."""
 
-    def __init__(self, settings: FlowSettings, n_channels: int, purpose: str):
+    def __init__(self, settings: FlowSettings, n_channels: int, purpose: str, n_condition: int = 0):
         super().__init__()
         self.norm = ActNorm(n_channels)
         self.mixing = InvertibleConv(n_channels, settings.n_split)
-        self.coupling = GlowCoupling(settings, n_channels, purpose)
+        self.coupling = GlowCoupling(settings, n_channels, purpose, n_condition)
 
     def forward(
-        self, x: Float[Tensor, "B C N"], mask: Bool[Tensor, "B 1 N"], keys: Int[Tensor, " B"] | None = None
+        self,
+        x: Float[Tensor, "B C N"],
+        mask: Bool[Tensor, "B 1 N"],
+        keys: Int[Tensor, " B"] | None = None,
+        g: Float[Tensor, "B G 1"] | None = None,
     ) -> tuple[Float[Tensor, "B C N"], Float[Tensor, "B C N"]]:
         x, by_norm = self.norm(x, mask)
         x, by_mixing = self.mixing(x, mask)
-        x, by_coupling = self.coupling(x, mask, keys)
+        x, by_coupling = self.coupling(x, mask, keys, g)
         return x, by_norm + by_mixing + by_coupling
 
-    def inverse(self, y: Float[Tensor, "B C N"], mask: Bool[Tensor, "B 1 N"]) -> Float[Tensor, "B C N"]:
-        return self.norm.inverse(self.mixing.inverse(self.coupling.inverse(y, mask), mask), mask)
+    def inverse(
+        self, y: Float[Tensor, "B C N"], mask: Bool[Tensor, "B 1 N"], g: Float[Tensor, "B G 1"] | None = None
+    ) -> Float[Tensor, "B C N"]:
+        return self.norm.inverse(self.mixing.inverse(self.coupling.inverse(y, mask, g), mask), mask)
 
 
 class ActNorm(nn.Module):
@@ -172,7 +190,7 @@ class InvertibleConv(nn.Module):
 
     def inverse(self, y: Float[Tensor, "B C N"], mask: Bool[Tensor, "B 1 N"]) -> Float[Tensor, "B C N"]:
         with torch.autocast(y.device.type, enabled=False):
-            return self._mixed(y, torch.linalg.inv(self.weight.double()).to(y.dtype)) * mask
+            return self._mixed(y, torch.linalg.inv(wide(self.weight)).to(y.dtype)) * mask
 
     def _mixed(self, x: Float[Tensor, "B C N"], weight: Float[Tensor, "S S"]) -> Float[Tensor, "B C N"]:
         n = self.n_split // 2
@@ -184,8 +202,8 @@ class InvertibleConv(nn.Module):
 class GlowCoupling(Coupling):
     """The coupling of Glow-TTS: affine, or as `coupling` says, with dropout, and weight norm at its entrance, too."""
 
-    def __init__(self, settings: FlowSettings, n_channels: int, purpose: str):
+    def __init__(self, settings: FlowSettings, n_channels: int, purpose: str, n_condition: int = 0):
         kind = dataclasses.replace(settings, kind=settings.coupling)
-        super().__init__(kind, n_channels, settings.dropout, f"{purpose}.wavenet")
+        super().__init__(kind, n_channels, settings.dropout, f"{purpose}.wavenet", n_condition)
         if settings.weight_norm:
             parametrizations.weight_norm(self.pre)

@@ -17,8 +17,10 @@ from jaxtyping import Bool, Complex64, Float, Int
 from torch import Tensor, nn
 
 from vitslite import randomness
+from vitslite.model import speakers
 from vitslite.model.layers import masked, same_conv
 from vitslite.model.pitch import PitchTracker
+from vitslite.tensors import wide
 
 _SLOWEST, _FASTEST = 0.5, 16.0  # cycles per frame of a pulse train: 25 to 800 Hz at 50 frames a second
 _PITCH_CHANNELS, _PITCH_START = 96, 3.0  # of the pitch head; cycles per frame it starts at
@@ -56,7 +58,7 @@ class ISTFTDecoder(nn.Module):
 
     window: Tensor
 
-    def __init__(self, settings: ISTFTSettings, n_latent: int, hop_length: int, sample_rate: int):
+    def __init__(self, settings: ISTFTSettings, n_latent: int, hop_length: int, sample_rate: int, n_condition: int = 0):
         super().__init__()
         s = settings
         assert hop_length % (2 * s.subframes) == 0, (hop_length, s.subframes)
@@ -77,6 +79,7 @@ class ISTFTDecoder(nn.Module):
             bias[:, 2:] = -3.0
         self.pitch = PitchHead(n_latent, s.kernel) if s.harmonics else None
         self.tracker = PitchTracker(sample_rate, hop_length) if s.harmonics else None
+        self.cond = speakers.view(n_condition, s.channels)
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
     def forward(
@@ -86,15 +89,14 @@ class ISTFTDecoder(nn.Module):
         keys: Int[Tensor, " B"] | None = None,
         recording: Float[Tensor, "B 1 S"] | None = None,
         twice: bool = False,
+        g: Float[Tensor, "B G 1"] | None = None,
     ) -> Decoded:
         """`keys` are those of the noise, if there is any; `twice` asks for a second draw of it.
 
         Where the `recording` is given the pulses have its pitch in voiced frames, and not the predicted one: harmonics
         beside those of the recording would be paid for with noise between them.
         """
-        x = self.conv_in(masked(z, mask))
-        for block in self.blocks:
-            x = block(x, mask)
+        heads = self.heads(z, mask, g)
         n_draws = 2 if twice and self.settings.noise else 1
         log_pitch = pitch_loss = None
         if self.pitch and self.tracker:
@@ -103,14 +105,24 @@ class ISTFTDecoder(nn.Module):
                 found = self.tracker(recording)
                 log_pitch = torch.where(found.isnan(), predicted.detach(), found)
                 pitch_loss = masked((predicted - log_pitch).abs()[:, None], mask)[:, 0]
-        with torch.autocast(x.device.type, enabled=False):
-            heads = self.out(self.norm(x.float().transpose(1, 2)))
+        with torch.autocast(z.device.type, enabled=False):
             audio = self._synthesise(heads, mask, log_pitch, keys, n_draws)
         return Decoded(audio[:, :1], audio[:, 1:] if n_draws == 2 else None, pitch_loss)
 
+    def heads(
+        self, z: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"] | None, g: Float[Tensor, "B G 1"] | None = None
+    ) -> Float[Tensor, "B T2 heads F"]:
+        """What the network says of each short frame and bin: log-magnitude, phase, log-magnitude of the noise."""
+        x = speakers.heard(self.conv_in(masked(z, mask)), self.cond, g)
+        for block in self.blocks:
+            x = block(x, mask)
+        with torch.autocast(z.device.type, enabled=False):
+            x = self.out(self.norm(x.float().transpose(1, 2)))
+        return x.unflatten(2, (self.settings.subframes, -1, len(self.window) // 2 + 1)).flatten(1, 2)
+
     def _synthesise(
         self,
-        heads: Float[Tensor, "B T C"],
+        heads: Float[Tensor, "B T2 heads F"],
         mask: Bool[Tensor, "B 1 T"] | None,
         log_pitch: Float[Tensor, "B T"] | None,
         keys: Int[Tensor, " B"] | None,
@@ -118,7 +130,6 @@ class ISTFTDecoder(nn.Module):
     ) -> Float[Tensor, "B N S"]:
         """Audio, N draws of it, from what the network says of each short frame and bin."""
         n_fft, n_subframes = len(self.window), self.settings.subframes
-        heads = heads.unflatten(2, (n_subframes, -1, n_fft // 2 + 1)).flatten(1, 2)
         gains = torch.exp(heads[:, :, ::2].clamp(max=self.max_log_magnitude))  # of the pulses, of the noise
         samples = None
         if mask is not None:
@@ -199,7 +210,7 @@ def pulse_train(log_pitch: Float[Tensor, "B T"], hop_length: int) -> Float[Tenso
     pitch = log_pitch.detach().exp()
     per_sample = F.interpolate(pitch[:, None], scale_factor=hop_length, mode="linear")[:, 0] / hop_length  # cycles
     within = per_sample.unflatten(1, (-1, hop_length)).cumsum(2)
-    before = within[:, :, -1].double().cumsum(1) - within[:, :, -1]
+    before = wide(within[:, :, -1]).cumsum(1) - within[:, :, -1]
     phi = 2 * math.pi * ((before.remainder(1)[:, :, None].float() + within) % 1).flatten(1)
     n_harmonics = torch.floor(0.5 / per_sample)
     denominator = 2 * torch.sin(phi / 2)

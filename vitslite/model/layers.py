@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from vitslite import randomness
+from vitslite.model import speakers
 
 
 def same_conv(in_channels: int, out_channels: int, kernel: int, dilation: int = 1) -> nn.Conv1d:
@@ -67,9 +68,10 @@ class WaveNet(nn.Module):
 
     The last layer has a skip output only. Layer i has dilation `dilation_rate ** i`. Receptive field:
     1 + (kernel - 1) * sum of the dilations (VITS, posterior: 65 frames). The input must be zero on padding.
-    `dropout` is of a and b, as in Glow-TTS, where `keys` are given; VITS has none.
+    `dropout` is of a and b, as in Glow-TTS, where `keys` are given; VITS has none. With `n_condition` channels of a
+    speaker g, its linear view is added to a and b of every layer.
 
-    Source: van den Oord et al. 2016 (WaveNet), eq. 2; Kim et al. 2021 (VITS), section 2.5.2, without conditioning.
+    Source: van den Oord et al. 2016 (WaveNet), eq. 2 and section 2.5; Kim et al. 2021 (VITS), section 2.5.2.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class WaveNet(nn.Module):
         weight_norm: bool,
         dropout: float = 0.0,
         purpose: str = "",
+        n_condition: int = 0,
     ):
         super().__init__()
         assert dropout == 0 or purpose, "a dropout without a purpose would drop what another drops"
@@ -90,18 +93,25 @@ class WaveNet(nn.Module):
         self.res_skips = nn.ModuleList(
             nn.Conv1d(hidden, 2 * hidden if i < n_layers - 1 else hidden, 1) for i in range(n_layers)
         )
+        self.cond = speakers.view(n_condition, 2 * hidden * n_layers)
         if weight_norm:
-            for conv in [*self.convs, *self.res_skips]:
+            for conv in [*self.convs, *self.res_skips, *([self.cond] if self.cond else [])]:
                 parametrizations.weight_norm(conv)
         self.dropouts = nn.ModuleList(Dropout(dropout, f"{purpose}.{i}") for i in range(n_layers))
 
     def forward(
-        self, x: Float[Tensor, "B H N"], mask: Bool[Tensor, "B 1 N"], keys: Int[Tensor, " B"] | None = None
+        self,
+        x: Float[Tensor, "B H N"],
+        mask: Bool[Tensor, "B 1 N"],
+        keys: Int[Tensor, " B"] | None = None,
+        g: Float[Tensor, "B G 1"] | None = None,
     ) -> Float[Tensor, "B H N"]:
         mask = mask.to(x.dtype)  # once, instead of a mixed-type product per layer
+        voices = self.cond(g).chunk(len(self.convs), dim=1) if self.cond else [None] * len(self.convs)
         skips = 0
-        for conv, dropout, res_skip in zip(self.convs, self.dropouts, self.res_skips, strict=True):
-            a, b = dropout(conv(x), keys).chunk(2, dim=1)
+        for conv, dropout, res_skip, voice in zip(self.convs, self.dropouts, self.res_skips, voices, strict=True):
+            h = dropout(conv(x), keys)
+            a, b = (h if voice is None else h + voice).chunk(2, dim=1)
             y = res_skip(torch.tanh(a) * torch.sigmoid(b))
             if y.shape[1] > x.shape[1]:
                 residual, y = y.chunk(2, dim=1)

@@ -52,14 +52,14 @@ class PosteriorEncoder(nn.Module):
     Source: Kim et al. 2021 (VITS), section 2.5.2. The skip is ours.
     """
 
-    def __init__(self, settings: PosteriorEncoderSettings, n_bins: int, n_latent: int):
+    def __init__(self, settings: PosteriorEncoderSettings, n_bins: int, n_latent: int, n_condition: int = 0):
         super().__init__()
         s = settings
         assert s.input in INPUTS and s.kind in KINDS, (s.input, s.kind)
         self.settings = s
         self.is_log_mel = s.input == "mel"
         self.pre = nn.Conv1d(n_bins, s.hidden, 1)
-        self.wavenet = WaveNet(s.hidden, s.kernel, s.dilation_rate, s.n_layers, s.weight_norm)
+        self.wavenet = WaveNet(s.hidden, s.kernel, s.dilation_rate, s.n_layers, s.weight_norm, n_condition=n_condition)
         self.proj = nn.Conv1d(s.hidden, 2 * n_latent, 1)
         self.skip = nn.Conv1d(n_bins, n_latent, 1) if s.skip else None
         if s.skip:
@@ -68,10 +68,12 @@ class PosteriorEncoder(nn.Module):
                 weight[n_latent:] *= 0.1
                 bias.zero_()
 
-    def forward(self, x: Float[Tensor, "B N T"], frame_mask: Bool[Tensor, "B 1 T"]) -> Gaussian:
+    def forward(
+        self, x: Float[Tensor, "B N T"], frame_mask: Bool[Tensor, "B 1 T"], g: Float[Tensor, "B G 1"] | None = None
+    ) -> Gaussian:
         if self.is_log_mel:
             x = (x - LOG_MEL_MEAN) / _LOG_MEL_STD
-        h = self.wavenet(self.pre(x) * frame_mask, frame_mask)
+        h = self.wavenet(self.pre(x) * frame_mask, frame_mask, g=g)
         mean, log_std = (self.proj(h).float() * frame_mask).chunk(2, dim=1)
         if self.skip is not None:
             mean = mean + self.skip(x).float() * frame_mask
@@ -117,25 +119,22 @@ def soft_clamped(x: Gaussian) -> Gaussian:
 
 
 def recording(
-    mel: Float[Tensor, "B M T"], frame_mask: Bool[Tensor, "B 1 T"], settings: PosteriorEncoderSettings
+    mel: Float[Tensor, "B M T"] | None,
+    frame_mask: Bool[Tensor, "B 1 T"],
+    settings: PosteriorEncoderSettings,
+    keys: Int[Tensor, " B"] | None = None,
 ) -> Float[Tensor, "B M T"]:
     """The log-mel spectrogram in the place of z: (mel - recording_mean) / recording_std, zero on padding.
 
     As published the constants are 0 and 1. Others change nothing but where training starts and, for a prior of unit
     variance, how wide it is in log-mel: `recording_std`. Likelihoods are stated of the log-mel, with the scale's
     Jacobian. Source: Kim et al. 2020 (Glow-TTS), equation 1; Popov et al. 2021 (Grad-TTS), section 3.1.
+
+    With `keys`, noise of `recording_noise` nats of log-mel comes in: without it the likelihood has no ceiling.
     """
-    return (mel - settings.recording_mean) / settings.recording_std * frame_mask
-
-
-def with_noise(
-    z: Float[Tensor, "B M T"],
-    frame_mask: Bool[Tensor, "B 1 T"],
-    keys: Int[Tensor, " B"],
-    settings: PosteriorEncoderSettings,
-) -> Float[Tensor, "B M T"]:
-    """z with noise of `recording_noise` nats of log-mel: the likelihood of a recording without noise has no ceiling."""
-    if settings.recording_noise == 0:
-        return z
-    noise = randomness.normal(keys, "recording", *z.shape[1:])
-    return (z + settings.recording_noise / settings.recording_std * noise) * frame_mask
+    s = settings
+    assert mel is not None, "the batch has no features yet: see audio.Features"
+    z = (mel - s.recording_mean) / s.recording_std
+    if keys is not None and s.recording_noise:
+        z = z + s.recording_noise / s.recording_std * randomness.normal(keys, "recording", *z.shape[1:])
+    return z * frame_mask

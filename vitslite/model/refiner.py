@@ -46,21 +46,22 @@ class RefinerSettings:
     conv1d: ConvStackSettings = field(default_factory=ConvStackSettings)
 
 
-def build_refiner(settings: RefinerSettings, n_mels: int) -> "Diffusion | FlowMatching | None":
+def build_refiner(settings: RefinerSettings, n_mels: int, n_condition: int = 0) -> "Diffusion | FlowMatching | None":
     """The refiner of that kind for spectrograms of `n_mels` bins; None for kind=none."""
     assert settings.kind in KINDS and settings.network in NETWORKS, (settings.kind, settings.network)
     if settings.kind == "none":
         return None
     is_unet = settings.network == "unet2d"
-    network = UNet2d(settings.unet2d, n_mels) if is_unet else ConvStack(settings.conv1d, n_mels)
+    sizes = n_mels, n_condition
+    network = UNet2d(settings.unet2d, *sizes) if is_unet else ConvStack(settings.conv1d, *sizes)
     return (Diffusion if settings.kind == "diffusion" else FlowMatching)(settings, network)
 
 
 class Refiner(nn.Module):
     """What both kinds share: the loss on random segments, and the walk from noise to a spectrogram.
 
-    `network` is any module (x_t, mu, mask, t [B]) -> [B M T]: refiner_networks.py. A kind says what stands between the
-    noise and a recording (`path`), and where the network's answer leads (`step_time`, `velocity`).
+    `network` is any module (x_t, mu, mask, t [B], g) -> [B M T]: refiner_networks.py. A kind says what stands between
+    the noise and a recording (`path`), and where the network's answer leads (`step_time`, `velocity`).
     """
 
     def __init__(self, settings: RefinerSettings, network: nn.Module):
@@ -75,13 +76,14 @@ class Refiner(nn.Module):
         mu: Float[Tensor, "B M T"],
         mask: Bool[Tensor, "B 1 T"],
         keys: Int[Tensor, " B"],
+        g: Float[Tensor, "B G 1"] | None = None,
     ) -> tuple[Float[Tensor, "B M N"], Bool[Tensor, "B 1 N"]]:
         """(scale * network(x_t, mu, t) - target)^2 per element, at one t per utterance."""
         x, mu, mask = self._segments(x, mu, mask, keys)
         u = randomness.uniform(keys, "refiner.time", 1)[:, 0].to(x)
         noise = randomness.normal(keys, "refiner.noise", *x.shape[1:]).to(x)
         x_t, t, scale, target = self.path(x, mu, u, noise)
-        return (scale * self._ask(x_t, mu, mask, t) - target) ** 2 * mask, mask
+        return (scale * self._ask(x_t, mu, mask, t, g) - target) ** 2 * mask, mask
 
     @torch.no_grad()
     def sample(
@@ -91,6 +93,7 @@ class Refiner(nn.Module):
         keys: Int[Tensor, " B"],
         noise_scale: float,
         n_steps: int,
+        g: Float[Tensor, "B G 1"] | None = None,
     ) -> Float[Tensor, "B M T"]:
         """A spectrogram, by `n_steps` steps of Euler from a draw of N(around, noise_scale^2)."""
         if n_steps < 1:
@@ -98,7 +101,7 @@ class Refiner(nn.Module):
         x = self._around(mu) + noise_scale * randomness.normal(keys, "refiner.start", *mu.shape[1:]).to(mu)
         for i in range(n_steps):
             t = x.new_full(x.shape[:1], self.step_time(i, n_steps))
-            x = x + self.velocity(x, mu, self._ask(x, mu, mask, t), t) / n_steps
+            x = x + self.velocity(x, mu, self._ask(x, mu, mask, t, g), t) / n_steps
         return x * mask
 
     def path(
@@ -136,10 +139,15 @@ class Refiner(nn.Module):
         return x, mu, sequence_mask(lengths, n)
 
     def _ask(
-        self, x: Float[Tensor, "B M N"], mu: Float[Tensor, "B M N"], mask: Bool[Tensor, "B 1 N"], t: Tensor
+        self,
+        x: Float[Tensor, "B M N"],
+        mu: Float[Tensor, "B M N"],
+        mask: Bool[Tensor, "B 1 N"],
+        t: Tensor,
+        g: Float[Tensor, "B G 1"] | None,
     ) -> Float[Tensor, "B M N"]:
         """The network's answer, in the precision of x: losses and steps are no matter for half precision."""
-        return self.network(x, mu, mask, t).to(x.dtype)
+        return self.network(x, mu, mask, t, g).to(x.dtype)
 
 
 class Diffusion(Refiner):

@@ -3,8 +3,8 @@
 Two of them. `UNet2d` is the published one of Grad-TTS, which sees x_t and mu as a picture of two channels. `ConvStack`
 is ours: ConvNeXt blocks along time, at a small part of the cost, for training on a CPU.
 
-Both have forward(x, mu, mask, t) -> [B M T], zero on padding; x and mu are [B M T], t is [B] in [0, 1]. What stands on
-padding reaches no valid frame.
+Both have forward(x, mu, mask, t, g) -> [B M T], zero on padding; x and mu are [B M T], t is [B] in [0, 1], g is a
+speaker's vector or None. What stands on padding reaches no valid frame.
 """
 
 import math
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from vitslite.model import speakers
 from vitslite.model.istft import ConvNeXtBlock
 
 _ATTENTION_HEADS, _ATTENTION_CHANNELS = 4, 32  # of the U-Net; channels per head
@@ -42,19 +43,22 @@ class ConvStackSettings:
 class TimeEmbedding(nn.Module):
     """t in [0, 1] -> sines and cosines of 1000 t at geometric frequencies, 1 to 1e-4, and two layers over them.
 
+    To which the linear view of a speaker's vector is added. (Grad-TTS gives its U-Net a third picture for it.)
     Source: the published code of Grad-TTS, after Ho et al. 2020 (DDPM), whose t counts to 1000.
     """
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, n_condition: int = 0):
         super().__init__()
         assert channels % 2 == 0 and channels >= 4, channels
         self.n_frequencies = channels // 2
         self.layers = nn.Sequential(nn.Linear(channels, 4 * channels), nn.Mish(), nn.Linear(4 * channels, channels))
+        self.cond = speakers.view(n_condition, channels)
 
-    def forward(self, t: Float[Tensor, " B"]) -> Float[Tensor, "B C"]:
+    def forward(self, t: Float[Tensor, " B"], g: Float[Tensor, "B G 1"] | None = None) -> Float[Tensor, "B C"]:
         exponent = torch.arange(self.n_frequencies, device=t.device, dtype=t.dtype) / (self.n_frequencies - 1)
         angle = 1000 * t[:, None] * torch.exp(-math.log(10_000) * exponent)
-        return self.layers(torch.cat([torch.sin(angle), torch.cos(angle)], dim=1))
+        time = self.layers(torch.cat([torch.sin(angle), torch.cos(angle)], dim=1))
+        return speakers.heard(time[:, :, None], self.cond, g)[:, :, 0]
 
 
 class ConvStack(nn.Module):
@@ -63,10 +67,10 @@ class ConvStack(nn.Module):
     Without a norm at its end, so that a linear view of its input reaches the output and a small model learns soon.
     """
 
-    def __init__(self, settings: ConvStackSettings, n_mels: int):
+    def __init__(self, settings: ConvStackSettings, n_mels: int, n_condition: int = 0):
         super().__init__()
         s = settings
-        self.time = TimeEmbedding(s.hidden)
+        self.time = TimeEmbedding(s.hidden, n_condition)
         self.time_biases = nn.Linear(s.hidden, s.n_layers * s.hidden)
         self.pre = nn.Conv1d(2 * n_mels, s.hidden, 1)
         self.blocks = nn.ModuleList(ConvNeXtBlock(s.hidden, s.expansion, s.kernel) for _ in range(s.n_layers))
@@ -75,9 +79,14 @@ class ConvStack(nn.Module):
             nn.init.zeros_(p)
 
     def forward(
-        self, x: Float[Tensor, "B M T"], mu: Float[Tensor, "B M T"], mask: Bool[Tensor, "B 1 T"], t: Float[Tensor, " B"]
+        self,
+        x: Float[Tensor, "B M T"],
+        mu: Float[Tensor, "B M T"],
+        mask: Bool[Tensor, "B 1 T"],
+        t: Float[Tensor, " B"],
+        g: Float[Tensor, "B G 1"] | None = None,
     ) -> Float[Tensor, "B M T"]:
-        biases = self.time_biases(F.mish(self.time(t)))[:, :, None].chunk(len(self.blocks), dim=1)
+        biases = self.time_biases(F.mish(self.time(t, g)))[:, :, None].chunk(len(self.blocks), dim=1)
         h = self.pre(torch.cat([x, mu], dim=1))
         for block, bias in zip(self.blocks, biases, strict=True):
             h = block(h + bias, mask)
@@ -96,14 +105,14 @@ class UNet2d(nn.Module):
     Source: Popov et al. 2021 (Grad-TTS) and its published code; Ronneberger et al. 2015 (U-Net).
     """
 
-    def __init__(self, settings: UNet2dSettings, n_mels: int):
+    def __init__(self, settings: UNet2dSettings, n_mels: int, n_condition: int = 0):
         super().__init__()
         s = settings
         self.multiple = 2 ** (len(s.multipliers) - 1)
         assert n_mels % self.multiple == 0 and s.channels % s.groups == 0, (n_mels, s)  # config/network_rules.py
         widths = [2, *(s.channels * m for m in s.multipliers)]
         sizes = (s.channels, s.groups)  # of every level
-        self.time = TimeEmbedding(s.channels)
+        self.time = TimeEmbedding(s.channels, n_condition)
         halve = [nn.Conv2d(n, n, 3, 2, 1) for n in widths[1:-1]]
         self.downs = nn.ModuleList(
             Level(n_in, n_out, *sizes, resample)
@@ -118,14 +127,19 @@ class UNet2d(nn.Module):
         self.out = nn.Conv2d(widths[1], 1, 1)
 
     def forward(
-        self, x: Float[Tensor, "B M T"], mu: Float[Tensor, "B M T"], mask: Bool[Tensor, "B 1 T"], t: Float[Tensor, " B"]
+        self,
+        x: Float[Tensor, "B M T"],
+        mu: Float[Tensor, "B M T"],
+        mask: Bool[Tensor, "B 1 T"],
+        t: Float[Tensor, " B"],
+        g: Float[Tensor, "B G 1"] | None = None,
     ) -> Float[Tensor, "B M T"]:
         n_frames = x.shape[2]
         n_extra = -n_frames % self.multiple
         h = F.pad(torch.stack([mu, x], dim=1), (0, n_extra))
         full = F.pad(mask, (0, n_extra))[:, None]
         masks = [full[..., :: 2**i] for i in range(len(self.downs))]
-        time = F.mish(self.time(t))
+        time = F.mish(self.time(t, g))
         across = []
         for level, level_mask in zip(self.downs, masks, strict=True):
             before, h = level(h, level_mask, time)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from vitslite.model import speakers
 from vitslite.model.layers import ChannelLayerNorm, Dropout, FeedForward, RelativeSelfAttention, same_conv
 from vitslite.tensors import Gaussian
 
@@ -39,7 +40,8 @@ class TextEncoderSettings:
 class TextEncoder(nn.Module):
     """A transformer with relative positions; a 1x1 convolution reads the prior of each token from its output.
 
-    With `prenet`, convolutions look at the neighbours of each token first.
+    With `prenet`, convolutions look at the neighbours of each token first. A speaker's vector, which VITS does not give
+    it, is added to the embeddings.
 
     tokens [B L], token_mask [B 1 L] -> h [B H L], p_text = N(mean, exp(log_std)^2) [B D L], both zero on padding.
     Dropout is on where `keys` are given. p_text is in fp32 for the densities that follow.
@@ -47,7 +49,7 @@ class TextEncoder(nn.Module):
     Source: Kim et al. 2021 (VITS), section 2.5.1; layers as in Kim et al. 2020 (Glow-TTS), appendix A.
     """
 
-    def __init__(self, settings: TextEncoderSettings, n_symbols: int, n_latent: int):
+    def __init__(self, settings: TextEncoderSettings, n_symbols: int, n_latent: int, n_condition: int = 0):
         super().__init__()
         s = settings
         self.hidden = s.hidden
@@ -63,11 +65,17 @@ class TextEncoder(nn.Module):
         with torch.no_grad():
             for p in self.proj.parameters():
                 p[n_latent:] *= s.log_std_scale
+        self.cond = speakers.view(n_condition, s.hidden)
 
     def forward(
-        self, tokens: Int[Tensor, "B L"], token_mask: Bool[Tensor, "B 1 L"], keys: Int[Tensor, " B"] | None = None
+        self,
+        tokens: Int[Tensor, "B L"],
+        token_mask: Bool[Tensor, "B 1 L"],
+        keys: Int[Tensor, " B"] | None = None,
+        g: Float[Tensor, "B G 1"] | None = None,
     ) -> tuple[Float[Tensor, "B H L"], Gaussian]:
         h = self.embedding(tokens).transpose(1, 2) * math.sqrt(self.hidden) * token_mask
+        h = speakers.heard(h, self.cond, g) * token_mask if self.cond else h
         if self.prenet is not None:
             h = self.prenet(h, token_mask, keys)
         for layer in self.layers:

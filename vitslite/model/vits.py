@@ -26,23 +26,16 @@ from vitslite import randomness
 from vitslite.model import alignment, prior
 from vitslite.model.alignment import AlignmentSettings
 from vitslite.model.decoders import DecoderSettings, build_decoder
-from vitslite.model.durations import ROUNDINGS, DurationSettings, build_durations
-from vitslite.model.flows import FlowSettings
+from vitslite.model.durations import DurationSettings, build_durations, whole_frames
+from vitslite.model.flows import BoundFlow, FlowSettings
 from vitslite.model.glow import build_flow
-from vitslite.model.posterior_encoder import (
-    LOG_MEL_MEAN,
-    PosteriorEncoder,
-    PosteriorEncoderSettings,
-    recording,
-    with_noise,
-)
+from vitslite.model.posterior_encoder import LOG_MEL_MEAN, PosteriorEncoder, PosteriorEncoderSettings, recording
 from vitslite.model.refiner import RefinerSettings, build_refiner
 from vitslite.model.segments import segments
-from vitslite.model.synthesis import Synthesis, SynthesisSettings
+from vitslite.model.speakers import Condition, Speakers, SpeakerSettings, widths
+from vitslite.model.synthesis import Synthesis, SynthesisSettings, check
 from vitslite.model.text_encoder import TextEncoder, TextEncoderSettings
 from vitslite.tensors import Batch, Gaussian, Latents, Outputs, Prior, Refined, SoftGaussian, sequence_mask
-
-MAX_TOKEN_FRAMES = 1000  # what synthesis gives to one token at most: 11.6 s at hop 256 and 22.05 kHz
 
 
 @dataclass
@@ -58,10 +51,11 @@ class ModelSettings:
     alignment: AlignmentSettings = field(default_factory=AlignmentSettings)
     duration: DurationSettings = field(default_factory=DurationSettings)
     decoder: DecoderSettings = field(default_factory=DecoderSettings)
+    speakers: SpeakerSettings = field(default_factory=SpeakerSettings)
 
 
 class VITS(nn.Module):
-    """Conditional VAE with a flow prior (Kim et al. 2021, "VITS"), single speaker.
+    """Conditional VAE with a flow prior (Kim et al. 2021, "VITS"), of one voice, or of `n_speakers`.
 
     `forward(batch)` -> Outputs, the inputs of every loss term. `infer(tokens, ...)` -> Synthesis.
     `reconstruct(batch)` -> audio decoded from the posterior. An utterance gives the same numbers (up to rounding) in
@@ -70,30 +64,44 @@ class VITS(nn.Module):
     """
 
     def __init__(
-        self, settings: ModelSettings, n_symbols: int, n_fft: int, n_mels: int, hop_length: int, sample_rate: int
+        self,
+        settings: ModelSettings,
+        n_symbols: int,
+        n_fft: int,
+        n_mels: int,
+        hop_length: int,
+        sample_rate: int,
+        n_speakers: int = 0,
     ):
         super().__init__()
         s = settings
         self.settings = s
         self.hop_length = hop_length
         n_bins = n_mels if s.posterior.input == "mel" else n_fft // 2 + 1
-        self.text_encoder = TextEncoder(s.text_encoder, n_symbols, s.n_latent)
+        n_heard = widths(s.speakers, n_speakers)
+        self.text_encoder = TextEncoder(s.text_encoder, n_symbols, s.n_latent, n_heard["text_encoder"])
         is_recording = s.posterior.kind == "recording"
-        self.posterior_encoder = None if is_recording else PosteriorEncoder(s.posterior, n_bins, s.n_latent)
-        self.flow = build_flow(s.flow, s.n_latent)
-        self.refiner = build_refiner(s.refiner, s.n_latent)
-        self.duration_predictor = build_durations(s.duration, s.text_encoder.hidden)
-        self.decoder = build_decoder(s.decoder, s.n_latent, hop_length, sample_rate)
+        self.posterior_encoder = (
+            None if is_recording else PosteriorEncoder(s.posterior, n_bins, s.n_latent, n_heard["posterior"])
+        )
+        self.flow = build_flow(s.flow, s.n_latent, n_heard["flow"])
+        self.refiner = build_refiner(s.refiner, s.n_latent, n_heard["refiner"])
+        self.duration_predictor = build_durations(s.duration, s.text_encoder.hidden, n_heard["duration"])
+        self.decoder = build_decoder(s.decoder, s.n_latent, hop_length, sample_rate, n_heard["decoder"])
         self.mel_head = nn.Conv1d(s.text_encoder.hidden, n_mels, 1) if s.mel_head else None
         if self.mel_head and self.mel_head.bias is not None:
             nn.init.constant_(self.mel_head.bias, LOG_MEL_MEAN)  # where speech is
+        self.speakers = Speakers(s.speakers, n_speakers) if n_speakers else None
 
     def forward(self, batch: Batch) -> Outputs:
         """Encode both sides, align them, decode. No step waits for the device, except a search done on the CPU."""
+        g = self._condition(batch.speakers)
+        flow = self.flow if g.flow is None else BoundFlow(self.flow, g.flow)
+
         # Text: hidden states, and the prior of each token.
         token_mask = batch.token_mask
         dropout_keys = batch.keys if self.training else None
-        h, p_text = self.text_encoder(batch.tokens, token_mask, dropout_keys)
+        h, p_text = self.text_encoder(batch.tokens, token_mask, dropout_keys, g.text_encoder)
         mel_text = self.mel_head(h).float() if self.mel_head else None
 
         # Recording: the posterior q, its sample z, and z_p = f(z). The alignment looks at z_p, and gives each frame the
@@ -101,23 +109,24 @@ class VITS(nn.Module):
         mask = self._frame_mask(batch)
         if self.settings.posterior.kind == "residual":
             durations, p = self._align(batch, p_text, mask, None, mel_text)
-            q, z = self._sample(batch, mask, p)
-            z_p, log_det = self._flow(z, mask, dropout_keys)
+            q, z = self._sample(batch, mask, g, p)
+            z_p, log_det = flow(z, mask, dropout_keys)
             assert isinstance(p, Gaussian)  # config/rules.py: one prior per frame
             p_text, p = self._limited(p_text, token_mask), self._limited(p, mask)
         else:
-            q, z = self._sample(batch, mask)
-            z_p, log_det = self._flow(z, mask, dropout_keys)
+            q, z = self._sample(batch, mask, g)
+            z_p, log_det = flow(z, mask, dropout_keys)
             durations, p = self._align(batch, p_text, mask, z_p, mel_text)
-        latents = Latents(q, p, z, z_p, log_det, mask, self.flow, batch.keys)
+        latents = Latents(q, p, z, z_p, self._scaled(log_det, mask), mask, flow, batch.keys)
 
         # Durations, detached: they should follow the encoder, not bend it (VITS, section 2.2.2).
-        duration_loss = self.duration_predictor(h.detach(), token_mask, durations, batch.keys, dropout_keys)
+        keys = batch.keys, dropout_keys
+        duration_loss = self.duration_predictor(h.detach(), token_mask, durations, *keys, g.duration)
 
         # A better spectrogram than the prior's mean, by diffusion or flow matching: Grad-TTS and Matcha-TTS.
         refined = None
         if self.refiner is not None:
-            refined = Refined(self.settings.refiner.kind, *self.refiner.loss(z, p.mean, mask, batch.keys))
+            refined = Refined(self.settings.refiner.kind, *self.refiner.loss(z, p.mean, mask, batch.keys, g.refiner))
 
         # Waveform: of a random segment, which is all valid, or of the whole utterance.
         audio, z, audio_frames, audio_mel = segments(
@@ -125,26 +134,36 @@ class VITS(nn.Module):
         )
         mel_prior = None if mel_text is None else alignment.expand(mel_text, durations, mask.shape[2])
         decoder_mask = mask if self.settings.segment_frames is None else None
-        decoded = self.decoder(z, decoder_mask, batch.keys, recording=audio, twice=True)
+        decoded = self.decoder(z, decoder_mask, batch.keys, recording=audio, twice=True, g=g.decoder)
         heard = (decoded.audio, audio, audio_frames, batch.mel, mel_prior, decoded.again, decoded.pitch_loss)
         return Outputs(latents, p_text, durations, duration_loss, *heard, audio_mel, refined)
 
     def start_from_data(self, batch: Batch) -> None:
         """The data-dependent start of the flow, for which it must have one (GlowFlow.initialise)."""
-        mask = self._frame_mask(batch)
-        self.flow.initialise(self._sample(batch, mask)[1], mask)
+        mask, g = self._frame_mask(batch), self._condition(batch.speakers)
+        self.flow.initialise(self._sample(batch, mask, g)[1], mask, g.flow)
 
     @torch.no_grad()
     def reconstruct(self, batch: Batch) -> Float[Tensor, "B 1 S"]:
         """Copy synthesis: the whole utterances, decoded from the posterior sample that `forward` draws, too."""
-        mask = self._frame_mask(batch)
+        mask, g = self._frame_mask(batch), self._condition(batch.speakers)
         p = None
         if self.settings.posterior.kind == "residual":
-            h, p_text = self.text_encoder(batch.tokens, batch.token_mask)
+            h, p_text = self.text_encoder(batch.tokens, batch.token_mask, g=g.text_encoder)
             _, p = self._align(batch, p_text, mask, None, self.mel_head(h).float() if self.mel_head else None)
-        _, z = self._sample(batch, mask, p)
-        z_p = self.flow(z, mask)[0] if self.settings.flow.side == "posterior" else z  # heard on that side alone
-        return self.decoder(self._decoder_input(batch, z, z_p, mask), mask, batch.keys).audio
+        _, z = self._sample(batch, mask, g, p)
+        z_p = self.flow(z, mask, g=g.flow)[0] if self.settings.flow.side == "posterior" else z  # heard there alone
+        return self.decoder(self._decoder_input(batch, z, z_p, mask), mask, batch.keys, g=g.decoder).audio
+
+    @torch.no_grad()
+    def convert(self, batch: Batch, speakers: Int[Tensor, " B"] | Float[Tensor, "B K"]) -> Float[Tensor, "B 1 S"]:
+        """What the batch's speakers said, in other voices: z_p = f(z), which knows no voice, and back by the others'.
+
+        Source: Kim et al. 2021 (VITS), section 4.4. Not for a model whose flow is on the posterior's side.
+        """
+        mask, g, other = self._frame_mask(batch), self._condition(batch.speakers), self._condition(speakers)
+        z_p, _ = self.flow(self._sample(batch, mask, g)[1], mask, g=g.flow)
+        return self.decoder(self.flow.inverse(z_p, mask, other.flow), mask, batch.keys, g=other.decoder).audio
 
     @torch.no_grad()
     def infer(
@@ -157,33 +176,24 @@ class VITS(nn.Module):
         speed: float = 1.0,
         durations: Int[Tensor, "B L"] | None = None,
         n_steps: int = SynthesisSettings.n_steps,
+        speakers: Int[Tensor, " B"] | Float[Tensor, "B K"] | None = None,
     ) -> Synthesis:
         """Speak: z_p = mean + noise_scale * std * noise from the prior, z = f^-1(z_p), audio = decoder(z).
 
         (Where the flow is on the posterior's side, the decoder takes z_p itself. Where there is a refiner, it makes z
         of the prior's mean, in `n_steps` steps from noise of `noise_scale`.)
 
-        Durations, where not given, are exp(log_duration) / speed frames, rounded as model.duration.rounding says (up in
-        VITS, so on average half a frame longer than predicted), at least 1 and at most MAX_TOKEN_FRAMES per token.
-        `speed` does not change given ones.
-        Same keys, same audio, in any batch. Raises ValueError for a `speed` that is not positive, a negative scale, no
-        step, and where the predictor returns NaN. Waits for the device, to learn how long the output is.
+        Durations, where not given, are `whole_frames` of the predicted ones; `speed` does not change given ones.
+        `speakers`, of a model that knows some: by number, or weights for a mixture of voices. Same keys, same audio, in
+        any batch. ValueError as `check` and `whole_frames` have it. Waits for the device, to learn the output's length.
         """
-        if not 0 < speed < math.inf:
-            raise ValueError(f"speed={speed}: give a positive number; 1.0 is the speed of the training data")
-        for name, scale in (("noise_scale", noise_scale), ("duration_noise_scale", duration_noise_scale)):
-            if not 0 <= scale < math.inf:
-                raise ValueError(f"{name}={scale}: give 0 or a positive number; VITS has 0.667 and 0.8")
-        if n_steps < 1:
-            raise ValueError(f"n_steps={n_steps}: a refiner takes at least 1 step, say 10")
+        check(speed, noise_scale, duration_noise_scale, n_steps)
         token_mask = sequence_mask(token_lengths, tokens.shape[1])
-        h, p_text = self.text_encoder(tokens, token_mask)
+        g = self._condition(speakers)
+        h, p_text = self.text_encoder(tokens, token_mask, g=g.text_encoder)
         if durations is None:
-            log_durations = self.duration_predictor.predict(h, token_mask, keys, duration_noise_scale).float()
-            if torch.isnan(log_durations).any():
-                raise ValueError("the duration predictor returned NaN: the model's weights are damaged, or it diverged")
-            round_frames = ROUNDINGS[self.settings.duration.rounding]
-            durations = round_frames(torch.exp(log_durations) / speed).clamp(1, MAX_TOKEN_FRAMES).long()
+            log_durations = self.duration_predictor.predict(h, token_mask, keys, duration_noise_scale, g.duration)
+            durations = whole_frames(log_durations, speed, self.settings.duration.rounding)
         durations = prior.to_multiple(durations * token_mask[:, 0], token_lengths, self.flow.multiple)
         frame_lengths = durations.sum(1)
         n_frames = int(frame_lengths.max())
@@ -191,54 +201,52 @@ class VITS(nn.Module):
 
         p = self._limited(prior.expand(p_text, durations, frame_mask), frame_mask)
         if self.refiner is not None:
-            z = self.refiner.sample(p.mean, frame_mask, keys, noise_scale, n_steps)
+            z = self.refiner.sample(p.mean, frame_mask, keys, noise_scale, n_steps, g.refiner)
         else:
-            noise = randomness.normal(keys, "prior", self.settings.n_latent, n_frames)
-            z = p.sample(noise_scale * noise) * frame_mask
+            z = p.sample(noise_scale * randomness.normal(keys, "prior", *p.mean.shape[1:])) * frame_mask
         if self.settings.flow.side == "prior":
-            z = self.flow.inverse(z, frame_mask)
-        audio = self.decoder(z, frame_mask, keys).audio
+            z = self.flow.inverse(z, frame_mask, g.flow)
+        audio = self.decoder(z, frame_mask, keys, g=g.decoder).audio
         return Synthesis(audio, frame_lengths * self.hop_length, durations, z)
 
     def _frame_mask(self, batch: Batch) -> Bool[Tensor, "B 1 T"]:
         return sequence_mask(batch.frame_lengths, batch.audio.shape[2] // self.hop_length)
 
+    def _condition(self, speakers: Int[Tensor, " B"] | Float[Tensor, "B K"] | None) -> Condition:
+        """The speakers' vectors, by the part that hears them; none for a model of one voice, whoever speaks."""
+        if self.speakers is None:
+            return Condition()
+        assert speakers is not None, "a model of several speakers has to be told which"
+        return self.speakers(speakers)
+
     def _sample(
-        self, batch: Batch, mask: Bool[Tensor, "B 1 T"], p: Prior | None = None
+        self, batch: Batch, mask: Bool[Tensor, "B 1 T"], g: Condition, p: Prior | None = None
     ) -> tuple[Gaussian | None, Float[Tensor, "B D T"]]:
         """q and a sample z of it, zero on padding; of a recording no q, and z is its log-mel."""
         s = self.settings.posterior
         if self.posterior_encoder is None:
-            return None, with_noise(self._recording(batch, mask), mask, batch.keys, s)
+            return None, recording(batch.mel, mask, s, batch.keys)
         assert not isinstance(p, SoftGaussian)  # config/rules.py: a residual posterior has one prior per frame
         x = batch.mel if s.input == "mel" else batch.spec
         assert x is not None, "the batch has no features yet: see audio.Features"
-        q = self.posterior_encoder.posterior(self.posterior_encoder(x, mask), mask, p)
+        q = self.posterior_encoder.posterior(self.posterior_encoder(x, mask, g.posterior), mask, p)
         return q, q.sample(randomness.normal(batch.keys, "posterior", *q.mean.shape[1:])) * mask
 
     def _limited(self, p: Gaussian, mask: Bool[Tensor, "B 1 N"]) -> Gaussian:
         """The prior that q is compared with, as the posterior's `clamp` has it."""
         return p if self.posterior_encoder is None else self.posterior_encoder.prior(p, mask)
 
-    def _recording(self, batch: Batch, mask: Bool[Tensor, "B 1 T"]) -> Float[Tensor, "B D T"]:
-        assert batch.mel is not None, "the batch has no features yet: see audio.Features"
-        return recording(batch.mel, mask, self.settings.posterior)
-
-    def _flow(
-        self, z: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"], keys: Int[Tensor, " B"] | None
-    ) -> tuple[Float[Tensor, "B D T"], Float[Tensor, "B D T"]]:
-        """z_p = f(z) and log |df/dz|; of a recording log |df/d(log-mel)|, its scale included."""
-        z_p, log_det = self.flow(z, mask, keys)
-        if self.posterior_encoder is None:
-            log_det = log_det - math.log(self.settings.posterior.recording_std) * mask
-        return z_p, log_det
+    def _scaled(self, log_det: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]) -> Float[Tensor, "B D T"]:
+        """log |df/dz|; of a recording log |df/d(log-mel)|, its scale included."""
+        is_recording = self.posterior_encoder is None
+        return log_det - math.log(self.settings.posterior.recording_std) * mask if is_recording else log_det
 
     def _decoder_input(
         self, batch: Batch, z: Float[Tensor, "B D T"], z_p: Float[Tensor, "B D T"], mask: Bool[Tensor, "B 1 T"]
     ) -> Float[Tensor, "B D T"]:
         """z; or f(z), where the flow is part of the posterior; or the recording without noise."""
         if self.posterior_encoder is None:
-            return self._recording(batch, mask)
+            return recording(batch.mel, mask, self.settings.posterior)
         return z if self.settings.flow.side == "prior" else z_p
 
     def _align(

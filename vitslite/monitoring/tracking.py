@@ -1,23 +1,17 @@
-"""Experiment tracking: `metrics.jsonl` always, Weights & Biases as its mirror.
+"""Experiment tracking: `metrics.jsonl` always, Weights & Biases (wandb_mirror.py) as its mirror."""
 
-The one owner of wandb. It never asks, never waits for long and never stops a run: with a key and a network it is
-online, otherwise it writes an offline run into the run directory and says how to sync it.
-"""
-
-import contextlib
-import os
-import secrets
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any
 
-import wandb
-from wandb.errors import Error as WandbError
+import numpy as np
+from jaxtyping import Float
 
 from vitslite import runs
 
-_MEDIA = {".png": wandb.Image, ".wav": wandb.Audio}
+if TYPE_CHECKING:  # wandb takes a second of processor time: imported where a run is in it
+    from vitslite.monitoring.wandb_mirror import Mirror
 
 
 @dataclass
@@ -30,6 +24,8 @@ class TrackingSettings:
     job_type: str | None = None  # default: sweep or train
     tags: list[str] = field(default_factory=list)
     init_timeout: int = 20  # seconds to wait for the server before going offline
+    # Which of the run's checkpoints W&B gets, as an artifact at the end; an offline run keeps a copy of it.
+    checkpoints: str = field(default="none", metadata={"choices": ("none", "best", "last", "both")})
 
 
 class Tracker:
@@ -43,46 +39,78 @@ class Tracker:
         tags: list[str],
         config: dict[str, Any],
         enabled: bool = True,
+        notes: str | None = None,
     ):
         self.enabled = enabled
+        self.settings = settings
         self.run_dir = run_dir
         self.metrics_path = run_dir / runs.METRICS
-        self._run = None
+        self.mirror: "Mirror | None" = None  # in W&B
         if enabled:
             run_dir.mkdir(parents=True, exist_ok=True)
-            described = {"name": name, "group": settings.group, "job_type": settings.job_type, "config": config}
-            self._run = _start_wandb(settings, run_dir, **described, tags=[*settings.tags, *tags])
-        self.place = _place(self._run)
+            mode = _chosen_mode(settings)
+            if mode != "disabled":
+                described = {"name": name, "group": settings.group, "job_type": settings.job_type, "notes": notes}
+                tags = [*settings.tags, *tags]
+                from vitslite.monitoring.wandb_mirror import Mirror
 
-    def rewind(self, step: int) -> None:
+                self.mirror = Mirror(settings, run_dir, mode, **described, tags=tags, config=config)
+        self.place = self.mirror.place if self.mirror else "W&B: off (tracking=wandb turns it on)"
+
+    def rewind(self, step: int, looked: bool = True) -> None:
         if self.enabled:
-            runs.rewind(self.run_dir, step)
+            runs.rewind(self.run_dir, step, looked)
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         if not self.enabled:
             return
         runs.append_row(self.run_dir, {"step": step, **metrics})
-        if self._run is not None:
-            self._run.log({"step": step, **metrics})
+        if self.mirror:
+            self.mirror.log(step, metrics)
 
     def media(self, step: int, files: dict[str, Path]) -> None:
         """Show pictures (.png) and sounds (.wav) that lie in the run directory already, by W&B key."""
-        if self._run is None or not files:
-            return
-        self._run.log({"step": step} | {k: _MEDIA[p.suffix](str(p), caption=p.stem) for k, p in files.items()})
+        if self.mirror and files:
+            self.mirror.media(step, files)
 
-    def table(self, step: int, key: str, rows: list[dict[str, Any]]) -> None:
+    def table(self, step: int, key: str, rows: Sequence[dict[str, Any]]) -> None:
         """Show dictionaries of the same keys as a table; paths in it become pictures and players."""
-        if self._run is None or not rows:
-            return
-        cells = [[_MEDIA[v.suffix](str(v)) if isinstance(v, Path) else v for v in row.values()] for row in rows]
-        with _staging_below(self.run_dir / "wandb"):
-            self._run.log({"step": step, key: wandb.Table(columns=list(rows[0]), data=cells, allow_mixed_types=True)})
+        if self.mirror and rows:
+            self.mirror.table(step, key, rows)
+
+    def histograms(self, step: int, values: dict[str, Float[np.ndarray, " _"]]) -> None:
+        """Show how values are distributed, by W&B key."""
+        if self.mirror:
+            self.mirror.histograms(step, values)
 
     def summary(self, values: dict[str, int | float | str]) -> None:
         """What W&B shows of the run as a whole."""
-        if self._run is not None:
-            self._run.summary.update(values)
+        if self.mirror:
+            self.mirror.summary(values)
+
+    def alert(self, title: str, text: str, is_error: bool = False) -> None:
+        """Let W&B tell the user of something, once."""
+        if self.mirror:
+            self.mirror.alert(title, text, is_error)
+
+    def settings_artifacts(self, corpus: dict[str, Any], provenance: dict[str, Any]) -> None:
+        """The settings of the run, and its corpus: the same one, by its digest, is one artifact that all its runs log.
+
+        Logged and not used, as W&B has it of an input: that is what an offline run may not do.
+        """
+        if self.mirror:
+            about = {"corpus": corpus["digest"], **provenance}
+            left = [path for path in (self.run_dir / runs.CONFIG, self.run_dir / runs.SKIPPED) if path.is_file()]
+            self.mirror.artifact("settings-RUN", "settings", left, about)
+            self.mirror.artifact(f"corpus-{corpus['digest'][:12]}", "dataset", [], corpus)
+
+    def checkpoint_artifacts(self, metadata: dict[str, Any]) -> None:
+        """The checkpoints that the settings choose, those that there are."""
+        chosen = ("best", "last") if self.settings.checkpoints == "both" else (self.settings.checkpoints,)
+        for which in chosen:
+            path = self.run_dir / runs.CHECKPOINTS / f"{which}.pt"
+            if self.mirror and path.is_file():
+                self.mirror.artifact("checkpoint-RUN", "model", [path], metadata, [which])
 
     def rows(self) -> list[runs.Row]:
         return runs.read_rows(self.run_dir)
@@ -90,95 +118,33 @@ class Tracker:
     def __enter__(self) -> "Tracker":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: Any) -> None:
         """Close the W&B run, failed or not: the next job of a sweep must not log into it."""
-        if self._run is not None:
-            self._run.finish(exit_code=int(kind is not None))
-            self._run = None
+        if self.mirror is not None:
+            if isinstance(error, FloatingPointError):
+                self.mirror.alert("not finite", str(error), is_error=True)
+            self.mirror.finish(failed=kind is not None)
+            self.mirror = None
 
 
-def add_summary(settings: TrackingSettings, run_dir: Path, values: dict[str, int | float]) -> None:
-    """Add figures to the summary of a run that has ended; nothing where the run was not in W&B.
-
-    It never fails: where W&B cannot be reached, a line says so, and the figures are in a file anyway.
-    """
-    mode = _mode(settings) if (run_dir / "wandb_id").exists() else "disabled"
+def add_evaluation(
+    settings: TrackingSettings, run_dir: Path, values: dict[str, int | float], path: Path, about: dict[str, Any]
+) -> None:
+    """Add figures to the summary of a run that has ended, and their file as an artifact; nothing of one not in W&B."""
+    mode = _chosen_mode(settings) if (run_dir / "wandb_id").exists() else "disabled"
     if mode == "disabled":
         return
-    try:
-        with _init(mode, settings, run_dir) as run:
-            run.summary.update(values)
-    except (WandbError, OSError) as error:
-        print(f"W&B: the summary of the run was not updated ({str(error).splitlines()[0]})", flush=True)
+    from vitslite.monitoring.wandb_mirror import Mirror
+
+    mirror = Mirror(settings, run_dir, mode)
+    mirror.summary(values)
+    mirror.artifact("evaluation-RUN", "evaluation", [path], about)
+    mirror.finish(failed=False)
 
 
-def _place(run: Any) -> str:
-    """Where a W&B run is, as a line for the user."""
-    if run is None:
-        return "W&B: off (tracking=wandb turns it on)"
-    if run.settings.mode == "offline":
-        return f"W&B: offline, `wandb sync {Path(run.dir).parent.parent}/offline-run-*` uploads it"
-    return f"W&B: {run.url}"
+def _chosen_mode(settings: TrackingSettings) -> str:
+    if settings.wandb == "disabled":
+        return "disabled"
+    from vitslite.monitoring.wandb_mirror import chosen_mode
 
-
-def _start_wandb(settings: TrackingSettings, run_dir: Path, **described: Any) -> Any:
-    """A new W&B run, or the one of `run_dir` again, offline if need be; None where W&B is off."""
-    mode = _mode(settings)
-    if mode == "disabled":
-        return None
-    try:
-        run = _init(mode, settings, run_dir, **described)
-    except WandbError as error:
-        print(f"W&B: cannot reach the server ({str(error).splitlines()[0]}); this run is logged offline", flush=True)
-        (run_dir / "wandb_id").unlink()  # the failed attempt holds on to its id for as long as this process lives
-        run = _init("offline", settings, run_dir, **described)
-    (run_dir / "wandb_id").write_text(run.id)  # under `wandb agent` the agent chooses it
-    run.define_metric("step")
-    run.define_metric("*", step_metric="step")  # W&B's own counter would drop the steps a resumed run repeats
-    return run
-
-
-def _mode(settings: TrackingSettings) -> str:
-    mode = settings.wandb
-    if mode == "auto":
-        mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
-    if mode == "online" and not _has_key():
-        print("W&B: no API key (`wandb login` stores one); this run is logged offline", flush=True)
-        return "offline"
-    return mode
-
-
-def _init(mode: str, settings: TrackingSettings, run_dir: Path, **described: Any) -> Any:
-    """`described`: the name, group, job type, tags and config of a new run; one that goes on has them."""
-    id_file = run_dir / "wandb_id"
-    if not id_file.exists():  # made once, so that a resumed run goes on in the same place
-        id_file.write_text(secrets.token_hex(4))
-    return wandb.init(
-        mode=cast(Literal["online", "offline", "disabled", "shared"], mode),  # of another one it says so itself
-        project=settings.project,
-        entity=settings.entity,
-        **described,
-        dir=str(run_dir),
-        id=id_file.read_text().strip(),
-        resume="allow",
-        reinit="finish_previous",  # jobs of one sweep share a process
-        settings=wandb.Settings(
-            console="off", silent=True, init_timeout=settings.init_timeout, x_disable_stats=mode == "offline"
-        ),
-    )
-
-
-@contextlib.contextmanager
-def _staging_below(folder: Path) -> Iterator[None]:
-    """W&B keeps copies of a table's files, until they are synced, in a folder of the user's: here of the run's."""
-    chosen = os.environ.get("WANDB_DATA_DIR")
-    os.environ["WANDB_DATA_DIR"] = chosen or str(folder.absolute())
-    try:
-        yield
-    finally:
-        if chosen is None:
-            del os.environ["WANDB_DATA_DIR"]
-
-
-def _has_key() -> bool:
-    return wandb.login(prompt=False, verify=False)
+    return chosen_mode(settings)

@@ -41,7 +41,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitslite import randomness
-from vitslite.model.flows import Flow
+from vitslite.model.flows import BoundFlow, Flow
 from vitslite.tensors import Gaussian, Latents, Prior
 
 Estimator = Callable[[Latents], Tensor]
@@ -153,7 +153,7 @@ def carried_mean(x: Latents) -> Float[Tensor, "B D T"]:
     Unbiased, with far less variance, for one coupling (Rao-Blackwell). From the second coupling on the network sees a
     half that was sampled where the formula holds it fixed: biased. Carrying the std is subtracting log_det.
     """
-    assert isinstance(x.flow, Flow)
+    assert isinstance(x.flow, Flow | BoundFlow)
     return gaussian_kl(x.flow.carry(x.q, x.z, x.mask), x.p)
 
 

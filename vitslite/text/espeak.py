@@ -6,7 +6,9 @@ This module imports no torch: the processes that make the demo corpus start quic
 """
 
 import ctypes
+import difflib
 import functools
+import re
 import threading
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +20,17 @@ _SYNCHRONOUS = 2  # audio is handed to the callback, inside the call
 _OPTIONS = 0x8000 | 1 | 2  # do not exit() on errors | phoneme events | with IPA names
 _UTF8 = 1
 _IPA = 2
+_BETWEEN = "\x1f"  # phonemes; the library's own names of pauses have "_"
 _PHONEME_EVENT = 7
+_OTHER_NAMES = {  # of languages: countries, other standards
+    **{"zh": "cmn", "zho": "cmn", "chi": "cmn", "cn": "cmn", "mandarin": "cmn", "chinese": "cmn", "zh-yue": "yue"},
+    **{"zh-hk": "yue", "cantonese": "yue", "jp": "ja", "jpn": "ja", "kr": "ko", "kor": "ko", "cz": "cs", "dk": "da"},
+    **{"gr": "el", "ua": "uk", "se": "sv", "no": "nb", "nn": "nb", "nor": "nb", "iw": "he", "in": "id", "vn": "vi"},
+    **{"us": "en-us", "eng": "en-us", "english": "en-us", "en-uk": "en", "en-gb": "en", "deu": "de"},
+    **{"ger": "de", "fra": "fr", "fre": "fr", "spa": "es", "por": "pt", "rus": "ru", "ita": "it", "nld": "nl"},
+    **{"br": "pt-br", "irish": "ga", "farsi": "fa", "ir": "fa", "swe": "sv", "pol": "pl", "tur": "tr", "ara": "ar"},
+    **{"zh-tw": "cmn", "zh-cn": "cmn", "pt-pt": "pt", "hindi": "hi", "german": "de", "french": "fr", "spanish": "es"},
+}
 _lock = threading.Lock()
 
 
@@ -58,21 +70,40 @@ def version() -> str:
     return _started()[0].espeak_Info(None).decode()
 
 
-def clauses(text: str, voice: str) -> list[Clause]:
-    """The pronunciation of `text`, clause by clause. ValueError: unknown voice."""
+def clauses(text: str, voice: str, tones: bool = False) -> list[Clause]:
+    """The pronunciation of `text`, clause by clause; with whole `tones`, "ɑ55", "ɑ35". ValueError: unknown voice."""
+    with _lock:
+        library, _ = _started()
+        _set_voice(library, voice)
+        found = _translate(library, text, _IPA)
+        if tones:  # IPA keeps the first digit alone
+            named = _translate(library, text, 0)
+            found = [Clause(_with_tones(a.phonemes, b.phonemes), a.text) for a, b in zip(found, named, strict=True)]
+    return [Clause(clause.phonemes.replace(_BETWEEN, "_"), clause.text) for clause in found]
+
+
+def _translate(library: ctypes.CDLL, text: str, mode: int) -> list[Clause]:
     encoded = text.encode()
     buffer = ctypes.create_string_buffer(encoded)
     start = ctypes.addressof(buffer)
     position, found = ctypes.c_void_p(start), []
-    with _lock:
-        library, _ = _started()
-        _set_voice(library, voice)
-        while position.value is not None:
-            begin = position.value - start
-            phonemes = library.espeak_TextToPhonemes(ctypes.byref(position), _UTF8, _IPA | ord("_") << 8).decode()
-            end = len(encoded) if position.value is None else position.value - start
-            found.append(Clause(phonemes, encoded[begin:end].decode(errors="ignore")))
+    while position.value is not None:
+        begin = position.value - start
+        phonemes = library.espeak_TextToPhonemes(ctypes.byref(position), _UTF8, mode | ord(_BETWEEN) << 8).decode()
+        end = len(encoded) if position.value is None else position.value - start
+        found.append(Clause(phonemes, encoded[begin:end].decode(errors="ignore")))
     return found
+
+
+def _with_tones(ipa: str, named: str) -> str:
+    """Each phone of `ipa` that ends in a tone with all the digits that the library's own name of it has."""
+    parts = [re.split(f"([ {_BETWEEN}])", phonemes) for phonemes in (ipa, named)]
+    whole = []
+    for phone, name in zip(*parts, strict=True):
+        digits = re.search(r"\d+$", name)
+        is_tone = digits and phone[-1:] in (digits[0][0], "ɜ")  # 3 is written as the vowel
+        whole.append(phone[:-1] + digits[0] if digits and is_tone else phone)
+    return "".join(whole)
 
 
 def speak(text: str, voice: str, random_seed: int | None = None) -> Speech:
@@ -128,4 +159,33 @@ def _set_voice(library: ctypes.CDLL, voice: str) -> None:
     if variant and not (variants / variant).is_file():  # the library would take the plain voice in silence
         raise ValueError(f"espeak-ng has no voice variant {variant!r} (in {voice!r}); try f1 to f5 or m1 to m8")
     if library.espeak_SetVoiceByName(voice.encode()):
-        raise ValueError(f"espeak-ng has no voice {voice!r}; try en-us, en, de, fr, es ...")
+        raise ValueError(f"espeak-ng has no voice {voice!r}{_nearest(voice)}")
+
+
+def voices() -> dict[str, str]:
+    """The names that `voice` may have, with what they are called: {"de": "German"}."""
+    return {path.name.lower(): _fields(path).get("name", path.name) for path in _language_files()}
+
+
+def _nearest(voice: str) -> str:
+    """What may have been meant: by another name of the language, without its region, or by a letter or two."""
+    known, typed = voices(), voice.lower().replace("_", "-").split("+")[0]
+    others = {_fields(path).get("language", "").split(" ")[0]: path.name.lower() for path in _language_files()}
+    others |= {name.split()[0].lower(): code for code, name in sorted(known.items(), reverse=True)} | _OTHER_NAMES
+    for name in (typed, typed.split("-")[0]):
+        code = others.get(name, name)
+        if code in known:
+            return f": did you mean {code} ({known[code]})?"
+    near = difflib.get_close_matches(typed, [*known, *others], n=1, cutoff=0.7)
+    code = others.get(near[0], near[0]) if near else ""
+    return f": did you mean {code} ({known[code]})?" if code in known else "; try en-us, de, fr, es, cmn, ja, ru ..."
+
+
+def _language_files() -> list[Path]:
+    return sorted(path for path in Path(espeakng_loader.get_data_path(), "lang").rglob("*") if path.is_file())
+
+
+def _fields(path: Path) -> dict[str, str]:
+    """Of a file of the library's: {"name": "German", "language": "de"}, the first line of each."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return {words[0]: words[1] for words in (line.split(maxsplit=1) for line in reversed(lines)) if len(words) == 2}

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vitslite.text.characters import characters, normalise
-from vitslite.text.phonemes import other_stress, phonemes, phonemise_all, word_starts
+from vitslite.text.phonemes import other_stress, phonemes, phonemise_all, refuse_lossy, word_starts
+from vitslite.text.scripts import unread
 
 BLANK = "_"  # id 0: padding, and between tokens if text.blanks; voices of others may have another symbol there
 START, END = "^", "$"  # carry the silence at both ends of a recording
@@ -22,6 +23,7 @@ class TextSettings:
     blanks: bool = False  # a blank before, between and after all tokens, as in VITS
     outer_blanks: bool = True  # false: of those, only the ones between tokens, as in Piper
     edges: bool = True  # "^" before and "$" after every sentence, as in Piper
+    version: int = field(default=1, metadata={"at_least": 1, "at_most": 2})  # of the reading, see docs/data.md
     skip_unknown: bool = False  # leave out what the vocabulary lacks, with one note each; false: refuse the text
     symbols: str | None = None  # the vocabulary, "_" first, one symbol per character (phones: separated by spaces)
     # null: all symbols of the corpus. Of a symbol that is listed twice the last place counts, as in VITS.
@@ -45,20 +47,31 @@ class Frontend:
 
     def prepare(self, texts: list[str], cache_folder: Path | None = None) -> None:
         """Look up the phonemes of a whole corpus at once, kept in memory and in a file of the folder."""
-        if self.settings.frontend == "phonemes":
-            s, normalised = self.settings, list(dict.fromkeys(normalise(text) for text in texts))
-            self._prepared |= phonemise_all(normalised, s.voice, s.units, cache_folder)
+        s = self.settings
+        if s.frontend == "phonemes":
+            self._refuse_lossy()
+            normalised = list(dict.fromkeys(normalise(text, s.version) for text in texts))
+            known = [text for text in normalised if s.version == 1 or unread(text, s.voice) is None]
+            self._prepared |= phonemise_all(known, s.voice, s.units, s.version, cache_folder)
 
     def symbols(self, text: str) -> list[str]:
-        """The symbols of a text, with "^" and "$" but without blanks. ValueError: nothing to speak."""
-        normalised = normalise(text)
-        if self.settings.frontend == "characters":
+        """The symbols of a text, with "^" and "$" but without blanks. ValueError: nothing to speak, or not readable."""
+        s = self.settings
+        normalised = normalise(text, s.version)
+        if s.frontend == "characters":
             spoken = self._checked_characters(normalised)
+        elif normalised in self._prepared:
+            spoken = self._prepared[normalised]
         else:
-            spoken = self._prepared.get(normalised) or phonemes(normalised, self.settings.voice, self.settings.units)
+            self._refuse_lossy()
+            if s.version > 1 and (fault := unread(normalised, s.voice)) is not None:
+                raise ValueError(
+                    f"text {text!r}: {fault}; write it in the script of the voice, or choose another voice"
+                )
+            spoken = phonemes(normalised, s.voice, s.units, s.version)
         if not spoken:
             raise ValueError(f"text {text!r}: nothing to speak")
-        return [START, *spoken, END] if self.settings.edges else spoken
+        return [START, *spoken, END] if s.edges else spoken
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, with blanks if text.blanks. ValueError names the symbols that the vocabulary lacks."""
@@ -78,11 +91,12 @@ class Frontend:
 
     def word_starts(self, text: str) -> list[int]:
         """The token indices at which the words of a text begin."""
-        normalised, s = normalise(text), self.settings
+        s = self.settings
+        normalised = normalise(text, s.version)
         if s.frontend == "characters":
             starts = [match.start() for match in re.finditer(r"[^\W_]+(?:'[^\W_]+)*", "".join(characters(normalised)))]
         else:
-            starts = word_starts(normalised, s.voice, s.units)
+            starts = word_starts(normalised, s.voice, s.units, s.version)
         shifted = [start + s.edges for start in starts]
         return [2 * start + s.outer_blanks for start in shifted] if s.blanks else shifted
 
@@ -97,6 +111,10 @@ class Frontend:
     @classmethod
     def from_state(cls, state: dict) -> "Frontend":
         return cls(TextSettings(**state["settings"]), list(state["vocabulary"]))
+
+    def _refuse_lossy(self) -> None:
+        if self.settings.version > 1:
+            refuse_lossy(self.settings.voice)
 
     def _set_vocabulary(self, vocabulary: list[str]) -> None:
         assert vocabulary, "no symbol for the blank"
@@ -152,12 +170,13 @@ def build_frontend(settings: TextSettings, texts: list[str], cache_folder: Path 
         frontend._set_vocabulary(listed_symbols(settings))
         return frontend
     found: set[str] = set()
+    faults = []
     for text in texts:
         try:
             found.update(frontend.symbols(text))
-        except ValueError:
-            continue  # the reader of the corpus counts and reports it
+        except ValueError as fault:
+            faults.append(str(fault))  # the reader of the corpus counts and reports it
     if not found:
-        raise ValueError("no text with anything to speak")
+        raise ValueError(f"no text with anything to speak{f'; the first: {faults[0]}' if faults else ''}")
     frontend._set_vocabulary([BLANK, *sorted(found)])
     return frontend

@@ -1,8 +1,14 @@
 """Signal handling: Ctrl-C and SIGTERM become a request that the loop answers where nothing is lost."""
 
+import contextlib
 import signal
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
+
+
+class AbandonedError(BaseException):
+    """What is being done need not be ended; no Exception, so that nobody takes it for a fault."""
 
 
 class StopRequest:
@@ -10,6 +16,8 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.made = False
+        self.is_sigterm = False
+        self._abandons = False
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -22,7 +30,20 @@ class StopRequest:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    @contextlib.contextmanager
+    def abandoning(self) -> Iterator[None]:
+        """A block that a request ends at once, with AbandonedError: nothing in it that cannot be done again."""
+        self._abandons = True
+        try:
+            if self.made:
+                raise AbandonedError
+            yield
+        finally:
+            self._abandons = False
+
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.made and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.made = True
+        self.made, self.is_sigterm = True, number == signal.SIGTERM
+        if self._abandons:
+            raise AbandonedError

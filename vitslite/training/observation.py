@@ -33,15 +33,15 @@ class Throughput:
 class Observer(Protocol):
     """Whoever logs, validates and samples (monitoring/observer.py). It never changes what is trained.
 
-    Called on every rank, but for `validate`, `sample` and `conclude`: on the main one alone. `model` is the weights to
+    `observe_step` and `log_step` are called on every rank, the others on the main one alone. `model` is the weights to
     look at, as trained or averaged.
     """
 
     probed: Int[Tensor, "B L"] | None  # part of the trainer's state
     sampled_metrics: list[str]  # keys that `sample` gives
 
-    def rewind(self, step: int) -> None:
-        """Forget what was logged after `step`, which is trained again."""
+    def rewind(self, step: int, looked: bool = True) -> None:
+        """Forget what was logged after `step`; not `looked`: also what was looked at after it. Both come again."""
 
     def observe_step(self, batch: Batch, outputs: Outputs) -> None:
         """Look at a step that is about to be logged."""

@@ -1,9 +1,9 @@
-"""Optimizer, learning-rate schedule, gradient clipping, EMA of the weights, guard against non-finite gradients."""
+"""Optimizer, learning-rate schedule, gradient clipping, EMA of the weights."""
 
 import copy
 import math
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -39,10 +39,16 @@ class OptimizerSettings:
 
 def adamw(module: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
     """One fused AdamW over the module. Its learning rate is set before every step."""
-    betas = (settings.beta1, settings.beta2)
-    return torch.optim.AdamW(
-        module.parameters(), lr=0.0, betas=betas, eps=settings.eps, weight_decay=settings.weight_decay, fused=True
-    )
+    optimizer = torch.optim.AdamW(module.parameters(), lr=0.0, fused=True)
+    set_options(optimizer, settings)
+    return optimizer
+
+
+def set_options(optimizer: torch.optim.Optimizer, settings: OptimizerSettings) -> None:
+    """What AdamW keeps of the settings, and stores: a run may go on with others."""
+    for group in optimizer.param_groups:
+        group["betas"] = (settings.beta1, settings.beta2)
+        group["eps"], group["weight_decay"] = settings.eps, settings.weight_decay
 
 
 def rate_factor(settings: OptimizerSettings, step: int, n_steps: int) -> float:
@@ -116,47 +122,3 @@ class EMA(Generic[Model]):
         torch._foreach_lerp_(averages, weights, 1 - decay)
         for average, value in zip(self.model.buffers(), model.buffers(), strict=True):
             average.copy_(value)
-
-
-class Watched(NamedTuple):
-    step: int  # from 1
-    norm: Float[Tensor, ""]
-    terms: dict[str, Tensor]
-    ids: list[str]
-
-
-class Guard:
-    """From the first gradient that is not finite on, no optimiser changes anything (`optimization.update`).
-
-    The flag that holds them back stays on the device. So a run may go on for some steps without effect until the host
-    looks (`check`), and still end with the weights of the last good step.
-    """
-
-    def __init__(self, device: torch.device):
-        self.found_inf = torch.zeros((), device=device)  # 1 from the first bad gradient on
-        self.checks_at_once = device.type == "cpu"  # where looking costs nothing
-        self.watched: list[Watched] = []  # since the host last looked
-
-    def begin_step(self, step: int, ids: list[str]) -> None:
-        """What is watched from now on is of this step (from 1) and these utterances."""
-        self.step, self.ids = step, ids
-
-    def watch(self, norm: Float[Tensor, ""], terms: dict[str, Tensor]) -> None:
-        """Take note of a gradient's norm and of the loss terms that it is of, for the message."""
-        self.found_inf = torch.maximum(self.found_inf, 1.0 - torch.isfinite(norm).float())
-        self.watched.append(Watched(self.step, norm.detach(), dict(terms), self.ids))
-        if self.checks_at_once:
-            self.check()
-
-    def check(self) -> None:
-        """FloatingPointError, naming the first bad step, if there was one. Waits for the device."""
-        if not self.found_inf:
-            self.watched.clear()
-            return
-        first = next(seen for seen in self.watched if not torch.isfinite(seen.norm))
-        bad = [name for name, value in first.terms.items() if not torch.isfinite(value)] or ["the gradient alone"]
-        raise FloatingPointError(
-            f"step {first.step}: not finite: {', '.join(bad)}, in a batch of {', '.join(first.ids[:4])}...; the "
-            f"model's weights are those of step {first.step - 1}. Lower trainer.optimizer.learning_rate or set "
-            "trainer.optimizer.max_grad_norm"
-        )

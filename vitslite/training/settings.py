@@ -7,7 +7,7 @@ from vitslite.training.optimization import OptimizerSettings
 
 @dataclass
 class TrainerSettings:
-    device: str = field(default="auto", metadata={"choices": ("auto", "cpu", "cuda")})
+    device: str = field(default="auto", metadata={"choices": ("auto", "cpu", "cuda", "mps")})
     # The KL, the alignment score and the spectrograms stay fp32.
     precision: str = field(default="fp32", metadata={"choices": ("fp32", "bf16")})
     compile: bool = False  # by torch.compile, in part; for long runs on a GPU
@@ -24,6 +24,7 @@ class TrainerSettings:
     validate_every_steps: int = 200
     sample_every_steps: int = 500
     checkpoint_every_steps: int = field(default=200, metadata={"at_least": 1})
+    keep_checkpoints: int = field(default=2, metadata={"at_least": 1})  # last.pt and those that were last before it
     best_metric: str = "val/loss/mel"  # the best value, as metrics/catalogue.py ranks it, makes checkpoints/best.pt
 
     def is_logged(self, step: int) -> bool:

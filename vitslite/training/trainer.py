@@ -4,9 +4,9 @@ Parts are handed in (build.py makes them); nothing is built here. Batch k, its n
 (seed, k), the learning rate of k, so a checkpoint holds no random state and the same command again resumes bit for bit.
 """
 
-import math
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,19 +14,20 @@ from torch import Tensor, nn
 
 from vitslite import distributed
 from vitslite.datasets.loader import Data
-from vitslite.metrics import catalogue
 from vitslite.model.discriminators import Discriminator
 from vitslite.model.vits import VITS
 from vitslite.objectives.objective import Counts, Objective
 from vitslite.runs import mark_finished
-from vitslite.tensors import Batch, Outputs
+from vitslite.tensors import Batch, DivergedError, Outputs
 from vitslite.training.adversary import Adversary
-from vitslite.training.checkpoint import Checkpoints
 from vitslite.training.compilation import compile_parts, eager
 from vitslite.training.interrupt import StopRequest
+from vitslite.training.looks import Looks
+from vitslite.training.nonfinite import Guard, NotFiniteError, leave_record
 from vitslite.training.observation import Observer, StepResult, Throughput
-from vitslite.training.optimization import EMA, Guard, adamw, clip, rate_factor, rate_note, update
+from vitslite.training.optimization import EMA, adamw, clip, rate_factor, rate_note, set_options, update
 from vitslite.training.progress import Progress
+from vitslite.training.run_checkpoints import Checkpoints
 from vitslite.training.settings import TrainerSettings
 
 
@@ -60,53 +61,69 @@ class Trainer:
             compile_parts(self.model, discriminator)
         self.completed_steps = 0
         self.throughput = Throughput()
-        self.best = catalogue.find(settings.best_metric).worst
         self.guard = Guard(device)
         self.stop_request = StopRequest()  # to this process
-        self.interrupted = False  # agreed on by all ranks
+        self.interrupted = False  # agreed on by all ranks; so is by what
+        self.terminated = False
+        weights, run_dir = self.ema.model if self.ema else self.model, checkpoints.run_dir
+        self.looks = Looks(settings, observer, self.model, weights, self._for_looks, run_dir, self.stop_request)
 
     def fit(self) -> None:
         """Train until all steps are done or a signal asks to stop; either way the last step is saved."""
         self.resume()
         last = min(self.settings.steps, self.settings.stop_after_step or self.settings.steps)
-        if self.completed_steps < last:
-            self._train_until(last)
+        if self.completed_steps < last or not self.looks.is_done:
+            try:
+                self._train_until(last)
+            except (NotFiniteError, DivergedError) as error:
+                found = error if isinstance(error, NotFiniteError) else self.guard.diverged(error)
+                raise FloatingPointError(self._leave_record(found)) from error
         elif distributed.is_main():
             print(f"nothing to do: {self.completed_steps} steps are done (trainer.steps={self.settings.steps})")
-        if distributed.is_main() and self.completed_steps >= self.settings.steps:
-            self.observer.conclude(self.completed_steps, self.model)
+        if distributed.is_main() and self.completed_steps >= self.settings.steps and self.looks.is_done:
+            self.looks.attempt("summary", last, lambda: self.observer.conclude(self.completed_steps, self.model))
             mark_finished(self.checkpoints.run_dir, self.completed_steps)
 
     def _train_until(self, last: int) -> None:
-        settings = self.settings
-        if self.completed_steps == 0 and settings.diagnose_every_steps > 0:
-            self.probe()
-        if self.completed_steps == 0 and settings.validate_every_steps > 0:
-            self.validate()  # the baseline; a best_metric that does not exist is found now and not after an hour
-        batches = self.data.loader.batches(self.completed_steps, settings.accumulate)
-        with self.stop_request, Progress(self.completed_steps, settings.steps) as progress:
-            while self.completed_steps < last and not self.interrupted:
-                # One training step.
-                started = time.perf_counter()
-                result = self.step(next(batches))
-                self.throughput.n_steps += 1
-                self.throughput.seconds += time.perf_counter() - started
-                self.interrupted = distributed.any_rank(self.stop_request.made)
+        settings, first = self.settings, self.completed_steps
+        with self.stop_request:
+            if first == 0:
+                self._look()  # the baseline
+            elif not self.looks.is_done:
+                self._look_and_save()  # what the last start has not come to see
+            batches = self.data.loader.batches(first, settings.accumulate)
+            with Progress(first, settings.steps) as progress:
+                while self.completed_steps < last and not self.interrupted:
+                    # One training step.
+                    started = time.perf_counter()
+                    result = self.step(next(batches))
+                    self.throughput.n_steps += 1
+                    self.throughput.seconds += time.perf_counter() - started
+                    self.interrupted = distributed.any_rank(self.stop_request.made)
 
-                # Once in a while: log, probe, validate, sample, save.
-                progress.advance(result)
-                is_last, is_best = result.step == settings.steps, False
-                if settings.is_logged(result.step):
-                    self.log(result)
-                if settings.is_due("diagnose", result.step):
-                    self.probe()
-                if settings.is_due("validate", result.step) or is_last:
-                    is_best |= self._is_best(self.validate())
-                if settings.is_due("sample", result.step) or is_last:
-                    is_best |= self._is_best(self.sample())
-                if settings.is_due("checkpoint", result.step) or is_best or result.step == last or self.interrupted:
-                    self.save(is_best)
-        batches.close()  # ends the loader's workers
+                    # Once in a while: log, save, look.
+                    progress.advance(result)
+                    if settings.is_logged(result.step):
+                        self.log(result)
+                    if self.looks.due(result.step):
+                        self._look_and_save()
+                    elif settings.is_due("checkpoint", result.step) or result.step == last or self.interrupted:
+                        self.save()
+            batches.close()  # ends the loader's workers
+        self.terminated = self.interrupted and distributed.any_rank(self.stop_request.is_sigterm)
+
+    def _look(self) -> bool:
+        is_best = self.looks.take(self.completed_steps)
+        self.interrupted = distributed.any_rank(self.stop_request.made)
+        return is_best
+
+    def _look_and_save(self) -> None:
+        """What is trained is saved first: a look may end the process, and then the next start looks again."""
+        self.looks.is_done = False
+        self.save()
+        is_best = self._look()
+        if self.looks.is_done:
+            self.save(is_best)
 
     def step(self, micro_batches: list[Batch]) -> StepResult:
         """Update discriminator (if any) and model once."""
@@ -177,47 +194,10 @@ class Trainer:
         started = time.perf_counter()
         self.guard.check()  # waits until the device has done what the steps asked of it
         self.throughput.seconds += time.perf_counter() - started
-        self.observer.log_step(self.model, result, self.throughput)
+        self.looks.attempt("log", result.step, lambda: self.observer.log_step(self.model, result, self.throughput))
         self.throughput = Throughput()
 
-    def probe(self) -> None:
-        with eager(self.settings.compile), self._autocast():
-            self.observer.probe(self.completed_steps, self.model)
-
-    def validate(self) -> dict[str, float]:
-        """Log the metrics of the validation set, and give them on the main rank. ValueError without `best_metric`."""
-        self.guard.check()
-        measured = self._measured(self.observer.validate)
-        name, known = self.settings.best_metric, [*measured, *self.observer.sampled_metrics]
-        if measured and name not in known:
-            raise ValueError(f"trainer.best_metric={name} is not measured; choose one of {', '.join(known)}")
-        return measured
-
-    def sample(self) -> dict[str, float]:
-        """Leave samples, and give what is measured on them on the main rank."""
-        measured = self._measured(self.observer.sample)
-        distributed.barrier()
-        return measured
-
-    def _measured(self, measure: Callable[[int, VITS], dict[str, float]]) -> dict[str, float]:
-        """By the observer, of the averaged weights if there are any; {} on other ranks than the main one."""
-        if not distributed.is_main():
-            return {}
-        model = self.ema.model if self.ema else self.model
-        model.eval()
-        with eager(self.settings.compile), self._autocast():
-            measured = measure(self.completed_steps, model)
-        self.model.train()
-        return measured
-
-    def _is_best(self, measured: dict[str, float]) -> bool:
-        """Whether `best_metric` is better than ever before; the same on all ranks."""
-        value = measured.get(self.settings.best_metric, math.nan)
-        is_best = catalogue.find(self.settings.best_metric).is_better(value, than=self.best)
-        self.best = value if is_best else self.best
-        return distributed.any_rank(is_best)
-
-    def save(self, is_best: bool) -> None:
+    def save(self, is_best: bool = False) -> None:
         self.guard.check()
         if distributed.is_main():
             self.checkpoints.save(self.state(), is_best)
@@ -225,8 +205,9 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """Everything that a resumed run needs beside its settings."""
-        counters = {"step": self.completed_steps, "best": self.best, "probed": self.observer.probed}
-        return counters | {name: part and part.state_dict() for name, part in self._parts().items()}
+        counters = {"step": self.completed_steps, "best": self.looks.best, "probed": self.observer.probed}
+        parts = {name: part and part.state_dict() for name, part in self._parts().items()}
+        return {**counters, "looked": self.looks.is_done, **parts}
 
     def resume(self) -> None:
         """Go on from the run's last checkpoint, if there is one."""
@@ -234,14 +215,17 @@ class Trainer:
         if state is None:
             self.observer.rewind(-1)  # the rows of a start that ended before its first checkpoint
             return
-        self.completed_steps, self.best, self.observer.probed = state["step"], state["best"], state["probed"]
+        self.completed_steps, self.looks.best, self.observer.probed = state["step"], state["best"], state["probed"]
+        self.looks.is_done = state.get("looked", True)
         for name, part in self._parts().items():
             if part is not None:
                 self.checkpoints.load_into(part, state[name], name)
-        self.observer.rewind(self.completed_steps)
+                if isinstance(part, torch.optim.Optimizer):
+                    set_options(part, self.settings.optimizer)
+        self.observer.rewind(self.completed_steps, self.looks.is_done)
         planned, now = state["config"]["trainer"]["steps"], self.settings.steps
         if distributed.is_main():
-            print(f"going on from step {self.completed_steps} ({self.checkpoints.last})", flush=True)
+            print(f"going on from step {self.completed_steps} ({self.checkpoints.source})", flush=True)
             if planned != now:
                 print(rate_note(self.settings.optimizer, self.completed_steps, planned, now), flush=True)
 
@@ -254,6 +238,16 @@ class Trainer:
             "discriminator": self.adversary.discriminator if self.adversary else None,
             "optimizer_d": self.adversary.optimizer if self.adversary else None,
         }
+
+    def _leave_record(self, error: NotFiniteError) -> str:
+        n_parts = self.settings.accumulate
+        batches = [self.data.loader.make(error.step - 1, part, n_parts) for part in range(n_parts)]
+        return leave_record(error, self.checkpoints, self.state(), batches)
+
+    @contextlib.contextmanager
+    def _for_looks(self) -> Iterator[None]:
+        with eager(self.settings.compile), self._autocast():
+            yield
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")

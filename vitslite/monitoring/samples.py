@@ -1,19 +1,14 @@
-"""Samples page of a run: its validation sentences, step by step, in one file `samples.html`.
-
-The page needs no network and no server: it links to the wavs and pictures of the run directory by relative paths.
-"""
+"""Samples of a run: what lies below `samples/`, its validation sentences step by step, and what was heard in them."""
 
 import difflib
-import functools
 import json
 import re
 from pathlib import Path
-from typing import NamedTuple
-from urllib.parse import quote
+from typing import Any, NamedTuple
 
-from vitslite.files import write_text
-from vitslite.monitoring import html
+from vitslite import runs
 
+WORDS = "words.json"  # in a step's folder: sentence -> kind -> wrong words, words
 KINDS = ("recording", "copy", "spoken")  # as recorded, decoded from the posterior, spoken from the text
 # "don't" is one word; quotation marks around a word are not part of it; accents may stand as marks of their own.
 _WORD = re.compile(r"\w[\w\u0300-\u036f]*(?:['’]\w[\w\u0300-\u036f]*)*")
@@ -32,36 +27,29 @@ class Sample(NamedTuple):
         return self.folder / f"{self.id}_{kind}.{'wav' if kind in KINDS else 'png'}"
 
 
-def samples_page(run_dir: Path, title: str) -> Path | None:
-    """Write `run_dir/samples.html`: the sentences, each at every step. The file appears whole or not at all.
-
-    None, and no file, if no step has a `samples.json` with a sentence in it. ValueError names a damaged one.
-    """
-    by_sentence: dict[tuple[str, str], list[Sample]] = {}
-    for sample in _read_samples(run_dir):
-        by_sentence.setdefault((sample.id, sample.text), []).append(sample)
-    if not by_sentence:
-        return None
-    link = functools.partial(_link, run_dir)
-    # The recording is the same at every step: the newest whose file is still there.
-    sentences = [
-        (next((s for s in reversed(samples) if s.file("recording").is_file()), samples[-1]), samples)
-        for samples in by_sentence.values()
-    ]
-    values = {"title": title, "sentences": sentences, "link": link, "marked": marked}
-    path = run_dir / "samples.html"
-    write_text(path, html.render("monitoring/templates/samples.html", curves=link(run_dir / "curves.png"), **values))
-    return path
-
-
 def samples_table(run_dir: Path) -> list[dict[str, int | str | Path | None]]:
     """The same as rows: sentence after sentence, each at every step; None where a file is missing."""
     rows: list[dict[str, int | str | Path | None]] = []
-    for x in sorted(_read_samples(run_dir), key=lambda sample: sample.id):
+    for x in sorted(read_samples(run_dir), key=lambda sample: sample.id):
         files = {kind: x.file(kind) for kind in (*KINDS, "alignment", "spectrograms")}
         heard = {f"heard in {k}": x.heard.get(k, "") for k in ("copy", "spoken")}
         found = {kind: path if path.is_file() else None for kind, path in files.items()}
         rows.append({"text": x.text, "step": x.step, **heard, **found})
+    return rows
+
+
+def utterances_table(run_dir: Path, step: int) -> list[dict[str, Any]]:
+    """The newest validation's utterances as rows, with the word error rates and the players of the sampling at `step`.
+
+    All have the same columns: None where a sentence was not listened to, or has no sample.
+    """
+    validation, words = runs.read_validation(run_dir) or runs.Validation(step=-1), read_words(run_dir, step)
+    spoken = {x.id: x.file("spoken") for x in read_samples(run_dir) if x.step == step}
+    rows = []
+    for row in validation.utterances:
+        heard = {kind: wrong / n for kind, (wrong, n) in words.get(row["id"], {}).items() if n}
+        errors = {f"wer_{kind}": heard.get(kind) for kind in KINDS}
+        rows.append({"step": validation.step, **row, **errors, "spoken": spoken.get(row["id"])})
     return rows
 
 
@@ -90,10 +78,7 @@ def _plain(word: str) -> str:
     return word.lower().replace("’", "'")
 
 
-# -------------------------------------------------------------------------------------------------------- reading
-
-
-def _read_samples(run_dir: Path) -> list[Sample]:
+def read_samples(run_dir: Path) -> list[Sample]:
     """All sentences of all steps, steps ascending. Folders without a samples.json are left out."""
     steps = [(path.parent.name.removeprefix("step_"), path) for path in run_dir.glob("samples/step_*/samples.json")]
     samples = []
@@ -116,6 +101,12 @@ def _is_entry(entry: object) -> bool:
     return is_heard and isinstance(entry.get("id"), str) and isinstance(entry.get("text"), str)
 
 
-def _link(run_dir: Path, path: Path) -> str | None:
-    """`path` as an address relative to the run directory; None if there is no such file."""
-    return quote(path.relative_to(run_dir).as_posix()) if path.is_file() else None
+def read_words(run_dir: Path, step: int) -> dict[str, dict[str, list[int]]]:
+    """Of each sentence that was listened to at a step, by kind: wrong words, words. ValueError for a damaged file."""
+    path = run_dir / "samples" / f"step_{step:06d}" / WORDS
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged ({error}); delete it to leave it out") from None
