@@ -135,8 +135,8 @@ def test_evaluating_twice_gives_the_same_figures(trained, cache, tmp_path):
         (["RUN/config.yaml", "Hello."], "config.yaml: damaged or not a checkpoint"),
         (["RUN", "Hello.", "--speed", "0"], "speed=0"),
         (["RUN", "Hello.", "--noise-scale", "nan"], "noise_scale=nan"),
-        (["RUN", "Hello.", "-o", "RUN/config.yaml"], "config.yaml exists: add --overwrite"),
-        (["RUN", "Hello.", "-o", "RUN/samples", "--overwrite"], "samples is a folder or a device"),
+        (["RUN", "Hello.", "-o", "RUN/config.yaml"], "config.wav, and convert it"),
+        (["RUN", "Hello.", "-o", "RUN/samples", "--overwrite"], "samples.wav, and convert it"),
     ],
     ids=lambda x: x if isinstance(x, str) else "",
 )

@@ -244,7 +244,7 @@ def test_settings_that_cannot_work_are_refused_in_one_line(compose, overrides, m
         (["trainer=3"], "trainer"),
         (["model=huge"], "tiny"),
         (["experiment=dmo"], "demo"),
-        (["trainer.init_from=runs/demo-seed=1"], "needs quotes: \"KEY='VALUE'\""),
+        (["trainer.init_from=runs/demo-seed=1"], "runs/demo-seed=1: no such run directory or checkpoint"),
         (["data=ljspeech"], "data.root=/path/to/LJSpeech-1.1"),
     ],
     ids=lambda x: x[-1] if isinstance(x, list) else "",

@@ -288,7 +288,9 @@ def test_a_write_that_fails_in_the_middle_is_one_line(utterances, folder):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
-        with pytest.raises(ValueError, match=r"cannot be kept there \(File too large\): data.cache=") as error:
+        with pytest.raises(
+            ValueError, match=r"cannot be kept there \(not written, File too large\): data.cache="
+        ) as error:
             cached_clips(utterances, READ, folder)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -155,7 +155,7 @@ def test_a_table_has_every_measure_once():
     text = table({"spoken": rows, "model": {}})
     assert text.splitlines()[0].split() == ["spoken", "model"]
     assert "word error rate, %" in text and "20 [" in text
-    assert text.splitlines()[2].split() == ["KL,", "nats/frame", "3", "n=1", "-"]
+    assert text.splitlines()[2].split() == ["KL", "on", "the", "path", "found,", "nats/frame", "3", "n=1", "-"]
 
 
 # ------------------------------------------------------------------------------------------------- a trained voice
@@ -299,7 +299,7 @@ def test_the_command_leaves_json_wavs_and_figures(monkeypatch, voice_path, capsy
     output = voice_path / "evaluation" / "test"
     names = {path.name.split("_")[-1] for path in output.iterdir()}
     wavs = {"recording.wav", "Griffin-Lim.wav", "copy.wav", "paced.wav", "spoken.wav"}
-    pictures = {"durations.png", "alignment.png", "spectrograms.png", "high.png"}
+    pictures = {"durations.png", "alignment.png", "spectrograms.png", "high.png", "nats.png"}
     assert names == {"index.html", "evaluation.json"} | pictures | wavs
     assert len(list(output.glob("*_spoken.wav"))) == 2  # the first, and the one of the others that was heard worst
     stored = json.loads((output / "evaluation.json").read_text())
@@ -414,7 +414,7 @@ def test_the_command_compares_folders_and_speaks_texts(monkeypatch, voice_path, 
         (["RUN", "--recogniser", "auto", "HIDE"], "pip install pocketsphinx"),
         (["RUN", "--texts", "TMP/silent.txt"], "silent.txt:2: text '?!': no words"),
         (["RUN", "--texts", "TMP/empty.txt"], "no text in it"),
-        (["RUN", "--texts", "TMP/none.txt"], "none.txt: cannot be read"),
+        (["RUN", "--texts", "TMP/none.txt"], "none.txt: no such file"),
         (["RUN", "--data-root", "TMP/moved", "LJ"], "metadata.csv: no such file"),
         (["TMP/given", "--reference", "TMP/less"], "lacks 1 of the 6 clips, the first demo-00001"),
         (["TMP/given", "--reference", "TMP"], "no metadata.csv there"),

@@ -225,7 +225,7 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path):
     log(tmp_path, rows[:1], end='\n{"step": 100, "val/loss/mel": 1.0}')  # whole, but perhaps 1.02: no line end
     assert [row["step"] for row in read_rows(tmp_path)] == [50]
     log(tmp_path, rows, end='\n{"step": 110, "val/lo\n{"step": 120}\n')
-    with pytest.raises(ValueError, match=r"metrics\.jsonl: damaged"):
+    with pytest.raises(ValueError, match=r"metrics\.jsonl:3: damaged"):
         read_rows(tmp_path)
 
 

@@ -187,7 +187,12 @@ def test_an_alert_comes_once(tmp_path):
 
 def test_variants_of_other_lengths_are_other_variants(compose, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(build, "Tracker", lambda *arguments: seen.append(arguments[4]["variant"]))
+
+    def made(*arguments):
+        seen.append(arguments[4]["variant"])
+        return Tracker(*arguments[:5], enabled=False)
+
+    monkeypatch.setattr(build, "Tracker", made)
     for overrides in (
         ["trainer.steps=100", "seed=0"],
         ["trainer.steps=100", "seed=1"],

@@ -78,7 +78,9 @@ def name_outputs(arguments: argparse.Namespace, utterances: list[Utterance]) -> 
         if str(arguments.output) == "-":
             return [None] * len(utterances)
         if len(utterances) > 1:
-            raise ValueError(f"{len(utterances)} texts for -o {arguments.output}: name a folder for them, -d DIR")
+            raise ValueError(
+                f"{len(utterances)} texts for -o {arguments.output}: name a folder, -d DIR; a sentence needs quotes"
+            )
         outputs = [arguments.output]
     else:
         console.refuse_file(arguments.folder)
