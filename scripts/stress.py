@@ -41,13 +41,8 @@ HEADER = {"config": {"trainer": {"steps": 10**9}}, "frontend": {}, "environment"
 NANO = ["experiment=smoke", "threads=1", "data.n_sentences=60", "validation.recogniser=none", "tracking=local"]
 TRAINED = [*NANO, "discriminator=mpd_mrd", "discriminator.period_channels=[4,4,4,4,4]", "trainer.ema_decay=0.9"]
 TRAINED += ["discriminator.resolution_channels=4", "discriminator.start_step=2", "model.text_encoder.dropout=0.1"]
-TRAINED += [
-    "trainer.accumulate=2",
-    "trainer.steps=120",
-    "trainer.log_every_steps=1",
-    "trainer.checkpoint_every_steps=5",
-]
-TRAINED += ["trainer.validate_every_steps=15", "trainer.diagnose_every_steps=20", "trainer.sample_every_steps=40"]
+TRAINED += ["trainer.accumulate=2", "trainer.steps=120", "trainer.log_every_steps=1", "trainer.sample_every_steps=40"]
+TRAINED += ["trainer.checkpoint_every_steps=5", "trainer.validate_every_steps=15", "trainer.diagnose_every_steps=20"]
 Counts = collections.Counter
 
 
