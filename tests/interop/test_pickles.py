@@ -27,7 +27,9 @@ def test_a_file_that_carries_code_is_refused_and_does_not_run(tmp_path, zipped):
     with pytest.raises(ValueError, match=r"G_1\.pth: not read: it holds more than weights and plain values"):
         sources.read(path)
     assert not mark.exists()
-    torch.load(path, weights_only=False)  # the canary sings where nobody looks
+    torch.load(
+        path, weights_only=False
+    )  # our own canary, to show that the check above could fail: read without a guard, the code does run
     assert mark.exists()
 
 

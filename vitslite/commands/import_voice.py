@@ -17,8 +17,9 @@ from typing import Any
 
 from vitslite import build, runs
 from vitslite.commands import console
+from vitslite.config import identity
 from vitslite.interop import sources, speakers, weights
-from vitslite.interop.voice import Voice, nested
+from vitslite.interop.voice import Voice
 from vitslite.text.frontend import Frontend
 from vitslite.training import checkpoint
 
@@ -54,7 +55,7 @@ def imported(voice: Voice, speaker: int | None, folder: Path) -> dict[str, Any]:
     if speaker is not None:
         voice.weights = speakers.fold(voice, speaker)
     place = {"name": folder.name, "run_dir": str(folder)}
-    config = build.parse({**nested({**voice.settings, **_OURS}), **place}, [])
+    config = build.parse({**identity.unflatten({**voice.settings, **_OURS}), **place}, [])
     frontend = Frontend(config.text, voice.vocabulary)
     model = build.model(config, frontend.n_symbols)
     absent = weights.load(model, voice, config.model.flow.n_couplings)

@@ -54,18 +54,6 @@ def plain(value: Any) -> Any:
     return [plain(x) for x in value] if isinstance(value, list | tuple) else value
 
 
-def nested(settings: Settings) -> dict[str, Any]:
-    """{'a.b': 1} -> {'a': {'b': 1}}."""
-    tree: dict[str, Any] = {}
-    for key, value in settings.items():
-        *groups, last = key.split(".")
-        branch = tree
-        for group in groups:
-            branch = branch.setdefault(group, {})
-        branch[last] = value
-    return tree
-
-
 def by_id(symbols: Mapping[str, int], n_rows: int, where: str) -> list[str]:
     """The vocabulary of a map symbol -> id, with gaps. ValueError for an id without a row."""
     beyond = [symbol for symbol, i in symbols.items() if not 0 <= i < n_rows]
